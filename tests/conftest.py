@@ -1,0 +1,46 @@
+"""Every test runs on eight virtual CPU devices, with a cache of compiled programs."""
+
+import os
+import pathlib
+
+# Set before jax starts: the number of virtual devices is read once.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import pytest
+
+CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
+jax.config.update("jax_compilation_cache_dir", str(CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def key():
+    """A typed random key."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    """NumPy's generator, seeded."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def x64():
+    """Double precision inside the test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict():
+    """No silent promotion of dtypes or ranks inside the test."""
+    with (
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        yield
