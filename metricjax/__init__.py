@@ -15,6 +15,27 @@ imported when first used, so `import metricjax` loads jax and numpy alone.
 import importlib
 from importlib.metadata import version as _version
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metricjax import (
+        data,
+        distances,
+        encoders,
+        heads,
+        losses,
+        margins,
+        metrics,
+        mining,
+        numerics,
+        pairs,
+        plots,
+        reductions,
+        rows,
+        samplers,
+        similarities,
+        training,
+    )
 
 __version__ = _version("metricjax")
 

@@ -6,7 +6,7 @@ and functions are static, so that they are part of the key of the compiled loop.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
-from jax.tree_util import PyTreeDef
 
 from metricjax.reductions import Terms
 
@@ -26,7 +25,7 @@ class _Plan(NamedTuple):
     """What fixes the compiled loop: hashable, no arrays."""
 
     function: Function
-    treedef: PyTreeDef
+    treedef: Any
     static: Leaves
     sliced: tuple[bool, ...]
     size: int
@@ -56,6 +55,7 @@ def _partition(
     function: Function, shared: Any, rows: Any, block: int
 ) -> tuple[_Plan, Leaves]:
     leaves, treedef = jax.tree.flatten((shared, rows))
+    leaves = _vary_alike(leaves)
     row_leaves = jax.tree.leaves(rows)
     sliced = [False] * (len(leaves) - len(row_leaves)) + [True] * len(row_leaves)
     traced = [isinstance(leaf, _TRACED) for leaf in leaves]
@@ -71,6 +71,36 @@ def _partition(
 
 
 _TRACED = (float, complex, np.ndarray, np.generic, jax.Array)
+
+
+def _mesh_axes(leaves: Sequence[Any]) -> frozenset[Any]:
+    """Mesh axes of an enclosing `jax.shard_map` over which some leaf varies."""
+    axes = frozenset()
+    for leaf in leaves:
+        if isinstance(leaf, jax.Array):
+            kind = jax.typeof(leaf)
+            # Versions of jax differ in where they keep this.
+            axes |= getattr(kind, "vma", frozenset())
+            kind = getattr(kind, "manual_axis_type", None)
+            axes |= getattr(kind, "varying", frozenset())
+    return axes
+
+
+def _vary_alike(leaves: Sequence[Any]) -> list[Any]:
+    """The leaves, all varying over the same mesh axes.
+
+    A replicated parameter must vary before its gradient is taken: else that would be
+    summed over the devices once here, and once more by whoever differentiates.
+    """
+    axes = _mesh_axes(leaves)
+
+    def vary(leaf: Any) -> Any:
+        missing = axes - _mesh_axes([leaf])
+        if not missing or not isinstance(leaf, _TRACED):
+            return leaf
+        return jax.lax.pcast(jnp.asarray(leaf), tuple(missing), to="varying")
+
+    return [vary(leaf) for leaf in leaves]
 
 
 def _pick(items: Any, flags: Any) -> Leaves:
@@ -171,7 +201,7 @@ def _value_and_gradients(
         value, pullback, terms = jax.vjp(total, given, has_aux=True)
         if value.ndim:
             # One part after the other: XLA's batched products are slow on a CPU.
-            basis = jnp.eye(value.shape[0], dtype=value.dtype)
+            basis = (jnp.zeros_like(value).at[i].set(1.0) for i in range(value.size))
             gradients = [pullback(part)[0] for part in basis]
             gradients = jax.tree.map(lambda *parts: jnp.stack(parts), *gradients)
         else:
@@ -195,13 +225,12 @@ def _accumulate(
     if blocks[0].shape[0] == 1:
         summed, each = one(first)
         return summed, jax.tree.map(lambda x: x[None], each)
-    # In jax.shard_map the carry of a loop must vary over the same mesh axes as what is
-    # added to it: hence a zero that is made of all the leaves.
-    zero = sum(jnp.sum(jnp.ravel(x)[:0], dtype=jnp.float32) for x in leaves)
-    start = jax.tree.map(
-        lambda s: jnp.zeros(s.shape, s.dtype) + jnp.asarray(zero, s.dtype),
-        jax.eval_shape(one, first)[0],
-    )
+    shapes = jax.eval_shape(one, first)[0]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    # In jax.shard_map the carry of a loop must vary as what is added to it does.
+    zeros, treedef = jax.tree.flatten(zeros)
+    zeros = _vary_alike([*zeros, *leaves])[: len(zeros)]
+    start = jax.tree.unflatten(treedef, zeros)
 
     def step(carry: Any, block: Leaves) -> tuple[Any, Any]:
         summed, each = one(block)

@@ -81,4 +81,4 @@ def cosine_logits(
     _checks.check_embeddings("class_weights", class_weights)
     _checks.check_same_dim("embeddings", embeddings, "class_weights", class_weights)
     cosine = similarities.cosine(embeddings, class_weights, precision=precision)
-    return scale * cosine
+    return jnp.asarray(scale * cosine)

@@ -46,7 +46,7 @@ def _check(distances: Array, pairs: Pairs) -> None:
 def _single(positive: tuple[Array, Array], negative: tuple[Array, Array]) -> Triplets:
     valid = positive[1] & negative[1]
     chosen = (jnp.where(valid, index, 0) for index in (positive[0], negative[0]))
-    return Triplets(*(x[..., None] for x in chosen), valid[..., None])
+    return Triplets(*(x[..., None] for x in (*chosen, valid)))
 
 
 def hard(distances: Array, pairs: Pairs) -> Triplets:

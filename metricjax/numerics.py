@@ -9,6 +9,25 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from metricjax import _checks
+
+__all__ = [
+    "HIGHEST",
+    "MIN_SINE",
+    "Precision",
+    "divide",
+    "l2_normalize",
+    "logsumexp",
+    "mask_rows",
+    "matmul",
+    "norm",
+    "promote",
+    "sine",
+    "softplus_sum",
+    "sqrt",
+    "straight_through",
+]
+
 Precision = jax.lax.PrecisionLike
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -191,6 +210,33 @@ def matmul(x: ArrayLike, y: ArrayLike, *, precision: Precision = HIGHEST) -> Arr
     x, y = promote(x), promote(y)
     dtype = jnp.promote_types(x.dtype, y.dtype)
     return jnp.matmul(x.astype(dtype), y.astype(dtype), precision=precision)
+
+
+def mask_rows(x: ArrayLike, where: ArrayLike | None) -> Array:
+    """`x` with zeros in the rows that are padding, which get no gradient.
+
+    Padding may hold anything, NaN included, and 0 * NaN would reach the gradient.
+
+    Args:
+        x: `[rows, dim]`.
+        where: bool `[rows]`, False for padding; None if there is none.
+
+    Returns:
+        `[rows, dim]`, in at least float32.
+
+    Raises:
+        ValueError: if `where` has another shape.
+        TypeError: if `where` is not bool.
+
+    Example:
+        >>> mask_rows(jnp.array([[1.0], [jnp.nan]]), jnp.array([True, False])).tolist()
+        [[1.0], [0.0]]
+    """
+    x = promote(x)
+    if where is None:
+        return x
+    _checks.check_mask("where", where, x.shape[:1])
+    return jnp.where(jnp.asarray(where)[:, None], x, 0.0)
 
 
 def straight_through(value: ArrayLike, surrogate: Array) -> Array:

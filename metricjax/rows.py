@@ -16,26 +16,22 @@ traced and differentiable; ints, bools and functions are static. Row losses and 
 should be module-level functions, since their identity is the key of the compiled loop.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _blocks, _checks, numerics, pairs
-from metricjax.pairs import Items, Pairs
+from metricjax import _blocks, _problem, numerics
+from metricjax._problem import Axis, Measure, Prepare
+from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
 __all__ = ["Options", "apply", "candidates", "mine", "reduce", "sums", "terms"]
 
 RowLoss = Callable[..., Terms]
-Measure = Callable[..., Any]
-Axis = str | tuple[str, ...]
 
 
 class Options(TypedDict, total=False):
@@ -69,22 +65,6 @@ class Options(TypedDict, total=False):
     axis_name: Axis | None
 
 
-class _Side(NamedTuple):
-    embeddings: Array
-    items: Items
-    extra: Any
-    masks: Pairs | None = None
-    weights: Array | None = None
-
-
-class _Shared(NamedTuple):
-    """What every block of anchors needs whole."""
-
-    function: Partial
-    measure: Partial
-    candidates: _Side
-
-
 def apply(
     row: RowLoss,
     embeddings: ArrayLike,
@@ -92,6 +72,7 @@ def apply(
     *,
     measure: Measure,
     reduction: Reduction | None,
+    prepare: Prepare | None = None,
     per_anchor: Any = None,
     per_candidate: Any = None,
     **options: Unpack[Options],
@@ -106,6 +87,9 @@ def apply(
         labels: int `[batch]` (negative: in no pair), or `Pairs` `[batch, n]`.
         measure: `(x [b, dim], y [n, dim]) -> rows [b, n]`, or any pytree of such.
         reduction: `Terms -> scalar`; None for the `Terms` of each anchor.
+        prepare: `[rows, dim] -> [rows, dim]`, applied to both sides before the blocks,
+            for instance `numerics.l2_normalize` with `similarities.dot` as measure,
+            which does not normalise the candidates again for each block.
         per_anchor: a pytree of `[batch, ...]`; its block is the row's next argument.
         per_candidate: a pytree of `[n, ...]`; whole, the row's argument after that.
         **options: see `Options`.
@@ -130,6 +114,7 @@ def apply(
     """
     arguments: dict[str, Any] = {
         "measure": measure,
+        "prepare": prepare,
         "per_anchor": per_anchor,
         "per_candidate": per_candidate,
         **options,
@@ -178,6 +163,7 @@ def sums(
     labels: ArrayLike | Pairs,
     *,
     measure: Measure,
+    prepare: Prepare | None = None,
     per_anchor: Any = None,
     per_candidate: Any = None,
     **options: Unpack[Options],
@@ -193,6 +179,7 @@ def sums(
         embeddings: see `apply`.
         labels: see `apply`.
         measure: see `apply`.
+        prepare: see `apply`.
         per_anchor: see `apply`.
         per_candidate: see `apply`.
         **options: see `Options`. With `axis_name` the sums are over all devices.
@@ -210,10 +197,10 @@ def sums(
         >>> sums(positives, x, y, measure=distances.euclidean).total.tolist()
         [6.0]
     """
-    problem = _problem(
-        row, embeddings, labels, measure, per_anchor, per_candidate, **options
+    problem = _problem.build(
+        row, embeddings, labels, measure, prepare, per_anchor, per_candidate, **options
     )
-    out = _blocks.sum_terms(_block_terms, *problem)
+    out = _blocks.sum_terms(_problem.block_terms, *problem)
     axis_name = options.get("axis_name")
     return out if axis_name is None else jax.lax.psum(out, axis_name)
 
@@ -224,6 +211,7 @@ def terms(
     labels: ArrayLike | Pairs,
     *,
     measure: Measure,
+    prepare: Prepare | None = None,
     per_anchor: Any = None,
     per_candidate: Any = None,
     **options: Unpack[Options],
@@ -238,6 +226,7 @@ def terms(
         embeddings: see `apply`.
         labels: see `apply`.
         measure: see `apply`.
+        prepare: see `apply`.
         per_anchor: see `apply`.
         per_candidate: see `apply`.
         **options: see `Options`. With `axis_name` the anchors are those of this device.
@@ -255,10 +244,10 @@ def terms(
         >>> terms(positives, x, y, measure=distances.euclidean).total.tolist()
         [3.0, 3.0, 0.0]
     """
-    problem = _problem(
-        row, embeddings, labels, measure, per_anchor, per_candidate, **options
+    problem = _problem.build(
+        row, embeddings, labels, measure, prepare, per_anchor, per_candidate, **options
     )
-    return _blocks.stack(_block_terms, *problem)
+    return _blocks.stack(_problem.block_terms, *problem)
 
 
 def mine(
@@ -267,6 +256,7 @@ def mine(
     labels: ArrayLike | Pairs,
     *,
     measure: Measure,
+    prepare: Prepare | None = None,
     **options: Unpack[Options],
 ) -> Any:
     """A miner of `metricjax.mining` applied to a batch, block by block.
@@ -276,6 +266,7 @@ def mine(
         embeddings: see `apply`. No gradient flows: mining chooses.
         labels: see `apply`.
         measure: see `apply`; what the miner expects, a distance or a similarity.
+        prepare: see `apply`.
         **options: see `Options`.
 
     Returns:
@@ -288,22 +279,12 @@ def mine(
         >>> mine(mining.hard, x, y, measure=distances.euclidean).negative.tolist()
         [[2], [2], [0]]
     """
-    shared, anchors, block = _problem(miner, embeddings, labels, measure, **options)
+    shared, anchors, block = _problem.build(
+        miner, embeddings, labels, measure, prepare, **options
+    )
     # Mining chooses, and a choice has no derivative.
-    chosen = _blocks.stack(_block_selection, shared, anchors, block)
+    chosen = _blocks.stack(_problem.block_selection, shared, anchors, block)
     return jax.lax.stop_gradient(chosen)
-
-
-def default_block(batch: int, candidates: int) -> int:
-    """Anchors in a block: as many as keep a block of rows in fast memory.
-
-    On a CPU rows should stay in the cache; on an accelerator blocks must be large,
-    since each is a few launches.
-    """
-    budget = 2**18 if jax.default_backend() == "cpu" else 2**25
-    block = max(16, min(batch, budget // max(candidates, 1)))
-    # Blocks of even size: 300 anchors are two blocks of 150, not 256 and 44.
-    return -(-batch // -(-batch // block))
 
 
 def candidates(embeddings: ArrayLike, **options: Unpack[Options]) -> Array:
@@ -323,151 +304,7 @@ def candidates(embeddings: ArrayLike, **options: Unpack[Options]) -> Array:
     """
     refs = options.get("ref_embeddings")
     if refs is not None:
-        return silence(refs, options.get("ref_where"))
-    own = silence(embeddings, options.get("where"))
+        return numerics.mask_rows(refs, options.get("ref_where"))
+    own = numerics.mask_rows(embeddings, options.get("where"))
     axis_name = options.get("axis_name")
     return own if axis_name is None else jax.lax.all_gather(own, axis_name, tiled=True)
-
-
-def silence(embeddings: ArrayLike, where: ArrayLike | None) -> Array:
-    """The embeddings in computing precision, with zeros for padding.
-
-    Padding may hold anything, NaN included, and 0 * NaN would reach the gradient.
-    """
-    embeddings = numerics.promote(embeddings)
-    if where is None:
-        return embeddings
-    return jnp.where(jnp.asarray(where)[:, None], embeddings, 0.0)
-
-
-# --- what a call is about: checked, padding silenced, candidates gathered -----------
-
-
-def _problem(
-    function: Callable[..., Any],
-    embeddings: ArrayLike,
-    labels: ArrayLike | Pairs,
-    measure: Measure,
-    per_anchor: Any = None,
-    per_candidate: Any = None,
-    *,
-    where: ArrayLike | None = None,
-    weights: ArrayLike | None = None,
-    ref_embeddings: ArrayLike | None = None,
-    ref_labels: ArrayLike | None = None,
-    ref_where: ArrayLike | None = None,
-    ids: ArrayLike | None = None,
-    ref_ids: ArrayLike | None = None,
-    block_size: int | None = None,
-    axis_name: Axis | None = None,
-) -> tuple[_Shared, _Side, int]:
-    masks = labels if isinstance(labels, Pairs) else None
-    anchors = _side("", embeddings, labels, where, ids, per_anchor)
-    if ref_embeddings is None:
-        _check_no_refs(ref_labels, ref_where, ref_ids)
-        anchors = anchors._replace(items=_with_global_ids(anchors.items, axis_name))
-        candidates = _gather(anchors._replace(extra=per_candidate), axis_name)
-    else:
-        if ref_labels is None and masks is None:
-            raise ValueError(
-                "Expected `ref_labels` with `ref_embeddings`, got None; pass the label "
-                "of each reference row (or `Pairs` masks in the place of labels)."
-            )
-        _checks.check_same_dim(
-            "embeddings", embeddings, "ref_embeddings", ref_embeddings
-        )
-        candidates = _side(
-            "ref_",
-            ref_embeddings,
-            masks if ref_labels is None else ref_labels,
-            ref_where,
-            ref_ids,
-            per_candidate,
-        )
-    batch, n = anchors.embeddings.shape[0], candidates.embeddings.shape[0]
-    if masks is not None:
-        _checks.check_mask("labels.positive", masks.positive, (batch, n))
-        _checks.check_mask("labels.negative", masks.negative, (batch, n))
-    if weights is not None:
-        _checks.check_shape("weights", weights, (batch,), "one weight for each anchor")
-        weights = jax.lax.stop_gradient(numerics.promote(weights))
-    block = default_block(batch, n) if block_size is None else block_size
-    _checks.check_positive_int("block_size", block, "leave it out for the default")
-    anchors = anchors._replace(masks=masks, weights=weights)
-    shared = _Shared(_as_partial(function), _as_partial(measure), candidates)
-    return shared, anchors, min(block, batch)
-
-
-def _side(
-    prefix: str,
-    embeddings: ArrayLike,
-    labels: ArrayLike | Pairs | None,
-    where: ArrayLike | None,
-    ids: ArrayLike | None,
-    extra: Any,
-) -> _Side:
-    _checks.check_embeddings(f"{prefix}embeddings", embeddings)
-    size = jnp.shape(embeddings)[0]
-    if isinstance(labels, Pairs) or labels is None:
-        labels = np.zeros(size, np.int32)
-    items = pairs.items(prefix, labels, where, ids, rows=size)
-    return _Side(silence(embeddings, where), items, extra)
-
-
-def _check_no_refs(*refs: ArrayLike | None) -> None:
-    if any(ref is not None for ref in refs):
-        raise ValueError(
-            "Expected `ref_embeddings` with `ref_labels`, `ref_where` or `ref_ids`, "
-            "got None; pass the reference rows, or leave these out."
-        )
-
-
-def _with_global_ids(items: Items, axis_name: Axis | None) -> Items:
-    if axis_name is None or items.ids is not None:
-        return pairs.with_ids(items)
-    items = pairs.with_ids(items)
-    first = jax.lax.axis_index(axis_name) * items.labels.shape[0]
-    return items._replace(ids=items.ids + first)
-
-
-def _gather(side: _Side, axis_name: Axis | None) -> _Side:
-    if axis_name is None:
-        return side
-    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), side)
-
-
-def _as_partial(function: Callable[..., Any]) -> Partial:
-    """The function with its configuration as leaves, not as part of its identity."""
-    if isinstance(function, Partial):
-        return function
-    if isinstance(function, functools.partial):
-        return Partial(function.func, *function.args, **function.keywords)
-    return Partial(function)
-
-
-# --- one block ----------------------------------------------------------------------
-
-
-def _block_rows(shared: _Shared, anchors: _Side) -> tuple[Any, Pairs]:
-    candidates = shared.candidates
-    rows = shared.measure(anchors.embeddings, candidates.embeddings)
-    if anchors.masks is None:
-        return rows, pairs.between(anchors.items, candidates.items)
-    usable = pairs.allowed(anchors.items, candidates.items)
-    return rows, Pairs(*(mask & usable for mask in anchors.masks))
-
-
-def _block_terms(shared: _Shared, anchors: _Side) -> Terms:
-    rows, masks = _block_rows(shared, anchors)
-    extra = [x for x in (anchors.extra, shared.candidates.extra) if x is not None]
-    total, count, active = map(numerics.promote, shared.function(rows, *masks, *extra))
-    count, active = jax.lax.stop_gradient((count, active))
-    weights = anchors.weights
-    if weights is None:
-        return Terms(total, count, active)
-    weights = weights.reshape(weights.shape + (1,) * (total.ndim - 1))
-    return Terms(total * weights, count * weights, active * weights)
-
-
-def _block_selection(shared: _Shared, anchors: _Side) -> Any:
-    return shared.function(*_block_rows(shared, anchors))

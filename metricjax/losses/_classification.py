@@ -85,7 +85,7 @@ def margin_softmax(
     _checks.check_same_dim("embeddings", embeddings, "class_weights", class_weights)
     _checks.check_labels("labels", labels, jnp.shape(embeddings)[0])
     labels = jnp.asarray(labels)
-    x = numerics.l2_normalize(rows.silence(embeddings, options.get("where")))
+    x = numerics.l2_normalize(numerics.mask_rows(embeddings, options.get("where")))
     w = numerics.l2_normalize(class_weights)
     cosine_y = jnp.sum(x * w.at[labels].get(mode="clip"), axis=1)
     row = Partial(

@@ -50,13 +50,11 @@ def supcon(
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020,
         arXiv:2004.11362, eq. 2 (`L_out`).
     """
-    refs = options.get("ref_embeddings")
-    if refs is not None:
-        options["ref_embeddings"] = numerics.l2_normalize(refs)
     return rows.apply(
         Partial(_supcon_row, temperature=temperature),
-        numerics.l2_normalize(embeddings),
+        embeddings,
         labels,
+        prepare=numerics.l2_normalize,
         measure=similarities.dot,
         reduction=reduction,
         **options,

@@ -85,5 +85,5 @@ def _contrastive_row(
         )
 
     near = part(positive, distances - positive_margin)
-    far = part(negative, margin - distances)
+    far = part(negative, jnp.asarray(margin - distances))
     return Terms(*(jnp.stack(fields, axis=1) for fields in zip(near, far, strict=True)))

@@ -211,7 +211,7 @@ def triplet(
         1.75
     """
     chosen = rows.mine(miner, embeddings, labels, measure=distance, **options)
-    anchors = rows.silence(embeddings, options.get("where"))
+    anchors = numerics.mask_rows(embeddings, options.get("where"))
     others = rows.candidates(embeddings, **options)
     d_ap = _selected(distance, anchors, others, chosen.positive)
     d_an = _selected(distance, anchors, others, chosen.negative)
@@ -336,7 +336,8 @@ def _scan_positives(
     A loop to the largest number of positives in the block, known only at run time: it
     can be differentiated forwards, not backwards, so the slopes are made here.
     """
-    zero = jnp.zeros_like(margin)
+    # Made of the rows, so that in jax.shard_map the carry varies as they do.
+    zero = jnp.zeros_like(distances[:, 0])
     steps = jnp.max(jnp.sum(positive, axis=1, dtype=jnp.int32))
 
     def step(_: Array, state: Any) -> Any:
