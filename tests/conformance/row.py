@@ -49,6 +49,6 @@ def make_inputs(row: Row, batch: int, dim: int, seed: int = 0) -> dict[str, np.n
     def make(shape: tuple[Any, ...]) -> np.ndarray:
         if not shape:
             return np.asarray(rng.uniform(0.8, 1.2))
-        return rng.normal(size=tuple(sizes.get(n, n) for n in shape))
+        return rng.normal(size=tuple(sizes[n] if n in sizes else n for n in shape))
 
     return {name: make(shape) for name, shape in row.inputs.items()}
