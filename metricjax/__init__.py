@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metricjax import (
+        bundle,
         data,
         distances,
         encoders,
+        gallery,
         heads,
         losses,
         margins,
@@ -41,9 +43,11 @@ if TYPE_CHECKING:
 __version__ = _version("metricjax")
 
 __all__ = [
+    "bundle",
     "data",
     "distances",
     "encoders",
+    "gallery",
     "heads",
     "losses",
     "margins",

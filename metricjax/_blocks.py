@@ -48,6 +48,22 @@ def sum_terms(function: Function, shared: Any, rows: Any, block: int) -> Terms:
     return _sum_terms(*_partition(function, shared, rows, block))
 
 
+def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    """`function(*arguments)`, compiled once for all arguments of the same structure."""
+    leaves, treedef = jax.tree.flatten(arguments)
+    traced = [isinstance(leaf, _TRACED) for leaf in leaves]
+    static = tuple(None if t else leaf for leaf, t in zip(leaves, traced, strict=True))
+    return _compiled(function, treedef, static, _pick(leaves, traced))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(
+    function: Callable[..., Any], treedef: Any, static: Leaves, leaves: Leaves
+) -> Any:
+    merged = _replace(static, [x is None for x in static], leaves)
+    return function(*jax.tree.unflatten(treedef, merged))
+
+
 # --- arrays apart from what is static -------------------------------------------------
 
 

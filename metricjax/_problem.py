@@ -21,6 +21,7 @@ from metricjax.reductions import Terms
 
 Measure = Callable[..., Any]
 Prepare = Callable[[Array], Array]
+PairMiner = Callable[[Any, Pairs], Pairs]
 Axis = str | tuple[str, ...]
 
 
@@ -30,6 +31,7 @@ class _Side(NamedTuple):
     extra: Any
     masks: Pairs | None = None
     weights: Array | None = None
+    positions: Array | None = None
 
 
 class _Shared(NamedTuple):
@@ -38,6 +40,7 @@ class _Shared(NamedTuple):
     function: Partial
     measure: Partial
     candidates: _Side
+    pair_miner: Partial | None = None
 
 
 def build(
@@ -58,6 +61,7 @@ def build(
     ref_ids: ArrayLike | None = None,
     block_size: int | None = None,
     axis_name: Axis | None = None,
+    pair_miner: PairMiner | None = None,
 ) -> tuple[_Shared, _Side, int]:
     """Checked arguments as what is shared, what is cut into blocks, and the block."""
     masks = labels if isinstance(labels, Pairs) else None
@@ -93,8 +97,14 @@ def build(
         weights = jax.lax.stop_gradient(numerics.promote(weights))
     block = default_block(batch, n) if block_size is None else block_size
     _checks.check_positive_int("block_size", block, "leave it out for the default")
-    anchors = anchors._replace(masks=masks, weights=weights)
-    shared = _Shared(_as_partial(function), _as_partial(measure), candidates)
+    positions = _positions(batch, axis_name)
+    anchors = anchors._replace(masks=masks, weights=weights, positions=positions)
+    shared = _Shared(
+        as_partial(function),
+        as_partial(measure),
+        candidates,
+        None if pair_miner is None else as_partial(pair_miner),
+    )
     return shared, anchors, min(block, batch)
 
 
@@ -140,9 +150,13 @@ def _with_global_ids(items: Items, axis_name: Axis | None) -> Items:
     """The items with ids that are unique over all devices, unless they have ids."""
     if items.ids is not None:
         return items
-    size = items.labels.shape[0]
+    return items._replace(ids=_positions(items.labels.shape[0], axis_name))
+
+
+def _positions(size: int, axis_name: Axis | None) -> Array:
+    """Int32 `[size]`: where the rows of this device are in the whole batch."""
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
-    return items._replace(ids=jnp.arange(size, dtype=jnp.int32) + first)
+    return jnp.arange(size, dtype=jnp.int32) + first
 
 
 def _gather(side: _Side, axis_name: Axis | None) -> _Side:
@@ -151,7 +165,7 @@ def _gather(side: _Side, axis_name: Axis | None) -> _Side:
     return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), side)
 
 
-def _as_partial(function: Callable[..., Any]) -> Partial:
+def as_partial(function: Callable[..., Any]) -> Partial:
     """The function with its configuration as leaves, not as part of its identity."""
     if isinstance(function, Partial):
         return function
@@ -164,12 +178,46 @@ def _as_partial(function: Callable[..., Any]) -> Partial:
 
 
 def _block_rows(shared: _Shared, anchors: _Side) -> tuple[Any, Pairs]:
-    candidates = shared.candidates
-    rows = shared.measure(anchors.embeddings, candidates.embeddings)
+    rows = shared.measure(anchors.embeddings, shared.candidates.embeddings)
+    masks = _block_pairs(anchors, shared.candidates)
+    if shared.pair_miner is None:
+        return rows, masks
+    return rows, _mined(shared.pair_miner, anchors, rows, masks)
+
+
+def _block_pairs(anchors: _Side, candidates: _Side) -> Pairs:
     if anchors.masks is None:
-        return rows, pairs.between(anchors.items, candidates.items)
+        return pairs.between(anchors.items, candidates.items)
     usable = pairs.allowed(anchors.items, candidates.items)
-    return rows, Pairs(*(mask & usable for mask in anchors.masks))
+    return Pairs(*(mask & usable for mask in anchors.masks))
+
+
+def _mined(miner: Partial, anchors: _Side, rows: Any, masks: Pairs) -> Pairs:
+    """Those of the pairs that the miner keeps; its choice has no derivative."""
+    miner = _with_key_of_each_anchor(miner, anchors.positions)
+    chosen = miner(jax.lax.stop_gradient(rows), masks)
+    if not isinstance(chosen, Pairs):
+        raise TypeError(
+            f"Expected `pair_miner` to return Pairs, got {type(chosen).__name__}; make "
+            "masks of what a triplet miner chooses with metricjax.mining.as_pairs."
+        )
+    return Pairs(*(new & old for new, old in zip(chosen, masks, strict=True)))
+
+
+def _with_key_of_each_anchor(miner: Partial, positions: Any) -> Partial:
+    """The miner with each random key in its configuration made `[block]` keys.
+
+    They depend on the anchor's place in the batch alone, so that what is drawn is the
+    same with any block size and on any number of devices.
+    """
+
+    def fold(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            return leaf
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(leaf, positions)
+
+    return jax.tree.map(fold, miner)
 
 
 def block_terms(shared: _Shared, anchors: _Side) -> Terms:
@@ -187,4 +235,5 @@ def block_terms(shared: _Shared, anchors: _Side) -> Terms:
 
 def block_selection(shared: _Shared, anchors: _Side) -> Any:
     """What a miner chooses for a block of anchors."""
-    return shared.function(*_block_rows(shared, anchors))
+    miner = _with_key_of_each_anchor(shared.function, anchors.positions)
+    return miner(*_block_rows(shared, anchors))

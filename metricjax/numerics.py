@@ -66,7 +66,8 @@ def sqrt(x: ArrayLike) -> Array:
         [0.0, 0.25]
     """
     x = promote(x)
-    positive = x > 0
+    # Written so that NaN stays NaN: a broken input must show.
+    positive = ~(x <= 0)
     # The inner `where` keeps the derivative of the untaken branch finite.
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
@@ -112,7 +113,7 @@ def l2_normalize(x: ArrayLike, *, axis: int = -1) -> Array:
     """
     x = promote(x)
     length = norm(x, axis=axis, keepdims=True)
-    nonzero = length > 0
+    nonzero = length != 0
     return jnp.where(nonzero, x / jnp.where(nonzero, length, 1.0), 0.0)
 
 

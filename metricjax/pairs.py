@@ -12,7 +12,16 @@ from jax.typing import ArrayLike
 
 from metricjax import _checks
 
-__all__ = ["Items", "Pairs", "Triplets", "between", "from_labels", "shares_label"]
+__all__ = [
+    "Items",
+    "Pairs",
+    "Triplets",
+    "between",
+    "from_labels",
+    "shares_label",
+    "view_labels",
+    "without_false_negatives",
+]
 
 
 class Pairs(NamedTuple):
@@ -195,3 +204,70 @@ def shares_label(multi_hot: ArrayLike, ref_multi_hot: ArrayLike | None = None) -
     if ref_multi_hot is None:
         labelled = labelled & ~jnp.eye(x.shape[0], dtype=bool)
     return Pairs(shares & labelled, ~shares & labelled)
+
+
+def view_labels(items: int, views: int) -> Array:
+    """Labels of stacked views: row `v * items + i` is view `v` of item `i`.
+
+    For embeddings `[views, items, dim]` that were reshaped to `[views * items, dim]`:
+    the views of an item are each other's positives, all else is negative.
+
+    Args:
+        items: number of items.
+        views: number of views of each.
+
+    Returns:
+        int32 `[views * items]`, to pass in the place of labels.
+
+    Raises:
+        ValueError: if a number is not a positive integer.
+
+    Example:
+        >>> view_labels(3, 2).tolist()
+        [0, 1, 2, 0, 1, 2]
+    """
+    _checks.check_positive_int("items", items, "pass the size of the batch")
+    _checks.check_positive_int("views", views, "pass the number of views of an item")
+    return jnp.tile(jnp.arange(items, dtype=jnp.int32), views)
+
+
+def without_false_negatives(
+    pairs: Pairs, guide: ArrayLike, *, margin: ArrayLike = 0.0
+) -> Pairs:
+    """The pairs without the negatives that a guide takes for positives.
+
+    A negative is dropped if it is more similar to the anchor, in the eyes of another
+    model, than the anchor's most similar positive, less a margin. The result goes in
+    the place of labels to any pair loss, or through further masks. An anchor without
+    positives keeps its negatives.
+
+    Args:
+        pairs: masks `[batch, n]`, for instance of `from_labels`.
+        guide: similarities `[batch, n]` by the guide, larger is closer.
+        margin: in units of the similarity; the larger, the more is dropped.
+
+    Returns:
+        `Pairs` of bool `[batch, n]`.
+
+    Raises:
+        ValueError: if shapes disagree.
+        TypeError: if the guide is not floating.
+
+    Example:
+        >>> pairs = from_labels(jnp.array([0, 0, 1, 2]))
+        >>> guide = jnp.array([[1, .5, .9, .1]] * 4)
+        >>> without_false_negatives(pairs, guide).negative[0].tolist()
+        [False, False, False, True]
+
+    References:
+        Solatorio, "GISTEmbed: Guided In-sample Selection of Training Negatives for Text
+        Embedding Fine-tuning", 2024, arXiv:2402.16829.
+    """
+    shape = jnp.shape(pairs.positive)
+    _checks.check_shape("guide", guide, shape, "one similarity for each pair")
+    _checks.check_float("guide", guide)
+    guide = jnp.asarray(guide)
+    near = jnp.where(pairs.positive, guide, -jnp.inf)
+    limit = jnp.max(near, axis=-1, keepdims=True)
+    limit = jnp.where(jnp.isfinite(limit), limit, jnp.inf)
+    return pairs._replace(negative=pairs.negative & (guide <= limit - margin))

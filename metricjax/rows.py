@@ -25,7 +25,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from metricjax import _blocks, _problem, numerics
-from metricjax._problem import Axis, Measure, Prepare
+from metricjax._problem import Axis, Measure, PairMiner, Prepare
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
@@ -52,6 +52,11 @@ class Options(TypedDict, total=False):
         axis_name: inside `jax.shard_map`, the mesh axis (or axes) over which the batch
             is sharded. The candidates are then the whole batch, and the loss is that of
             the whole batch, on every device.
+        pair_miner: `(rows [b, n], Pairs) -> Pairs`, which of the pairs to train on: one
+            of `metricjax.mining`, or your own. It sees the rows that the loss measures,
+            distances or similarities (for those, `mining.on_similarities`), and no
+            gradient flows through its choice. A random key in its configuration is
+            folded with each anchor's place in the batch.
     """
 
     where: ArrayLike | None
@@ -63,6 +68,7 @@ class Options(TypedDict, total=False):
     ref_ids: ArrayLike | None
     block_size: int | None
     axis_name: Axis | None
+    pair_miner: PairMiner | None
 
 
 def apply(

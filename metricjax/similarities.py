@@ -3,13 +3,16 @@
 The mirror of `metricjax.distances`: a function is one or the other, never a flag.
 """
 
+from collections.abc import Callable
+
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from metricjax import _checks, numerics
 from metricjax.numerics import HIGHEST, Precision
 
-__all__ = ["cosine", "dot"]
+__all__ = ["cosine", "dot", "gaussian", "negative"]
 
 
 def dot(
@@ -30,7 +33,6 @@ def dot(
         TypeError: if one is not floating.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> dot(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]])).tolist()
         [[11.0]]
     """
@@ -61,7 +63,6 @@ def cosine(
         TypeError: if one is not floating.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> cosine(jnp.array([[2.0, 0]]), jnp.array([[0, 1.0], [3.0, 0]])).tolist()
         [[0.0, 1.0]]
     """
@@ -69,3 +70,57 @@ def cosine(
     _checks.check_embeddings("x", x)
     _checks.check_embeddings("y", y)
     return dot(numerics.l2_normalize(x), numerics.l2_normalize(y), precision=precision)
+
+
+def gaussian(
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    distance: Callable[..., Array],
+    bandwidth: ArrayLike = 1.0,
+) -> Array:
+    """Gaussian kernel of a distance, `exp(-d(x_i, y_j)^2 / (2 b^2))`, in [0, 1].
+
+    Configure it with `jax.tree_util.Partial(gaussian, distance=distances.euclidean)`.
+
+    Args:
+        x: `[n, dim]`.
+        y: `[m, dim]`; `x` if None.
+        distance: `(x, y) -> [n, m]`, smaller is closer, not squared.
+        bandwidth: `b`, in units of the distance. It may be traced.
+
+    Returns:
+        `[n, m]`, in at least float32.
+
+    Example:
+        >>> from metricjax import distances
+        >>> x, y = jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])
+        >>> kernel = gaussian(x, y, distance=distances.euclidean, bandwidth=5.0)
+        >>> round(kernel.item(), 4)
+        0.6065
+    """
+    return jnp.exp(-0.5 * jnp.square(distance(x, y) / bandwidth))
+
+
+def negative(
+    x: ArrayLike, y: ArrayLike | None = None, *, distance: Callable[..., Array]
+) -> Array:
+    """A distance as a similarity, `-d(x_i, y_j)`.
+
+    Configure it with `jax.tree_util.Partial(negative, distance=distances.snr)`.
+
+    Args:
+        x: `[n, dim]`.
+        y: `[m, dim]`; `x` if None.
+        distance: `(x, y) -> [n, m]`, smaller is closer.
+
+    Returns:
+        `[n, m]`.
+
+    Example:
+        >>> from metricjax import distances
+        >>> x, y = jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])
+        >>> negative(x, y, distance=distances.euclidean).tolist()
+        [[-5.0]]
+    """
+    return -distance(x, y)

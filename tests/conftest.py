@@ -3,8 +3,12 @@
 import os
 import pathlib
 
-# Set before jax starts: the number of virtual devices is read once.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Set before jax starts, which reads them once. Most of the time of the tests goes to
+# compiling programs that run for a millisecond, so they are not optimised.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

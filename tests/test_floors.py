@@ -12,8 +12,10 @@ PACKAGE = ROOT / "metricjax"
 
 FLOORS = {
     "_checks": 0,
+    "_sealed": 1,
     "numerics": 1,
     "samplers": 1,
+    "_pair_heads": 2,
     "distances": 2,
     "similarities": 2,
     "pairs": 2,
@@ -21,16 +23,22 @@ FLOORS = {
     "margins": 2,
     "data": 2,
     "encoders": 2,
+    "_classes": 2.5,
     "_blocks": 3,
+    "_class_blocks": 3,
     "_problem": 3,
     "mining": 3,
     "heads": 3,
-    "memory": 3,
+    "_adaptation": 3.5,
+    "memory": 4,
     "rows": 4,
     "losses": 5,
     "metrics": 5,
+    "gallery": 6,
     "plots": 6,
     "training": 7,
+    "bundle": 8,
+    "cli": 9,
 }
 
 

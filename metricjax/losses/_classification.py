@@ -1,6 +1,5 @@
 """Margin softmax: cross-entropy over the cosines to class weights."""
 
-from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -9,7 +8,17 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _checks, margins, numerics, reductions, rows, similarities
+from metricjax import (
+    _blocks,
+    _checks,
+    _class_blocks,
+    _classes,
+    _problem,
+    margins,
+    numerics,
+    reductions,
+    rows,
+)
 from metricjax.reductions import Reduction, Terms
 
 
@@ -19,7 +28,8 @@ class ClassOptions(TypedDict, total=False):
     Attributes:
         where: bool `[batch]`; False marks padding.
         weights: float `[batch]`; importance of each example, a constant.
-        block_size: examples in a block of logits. Static.
+        block_size: how many rows of logits are made at a time: classes in the margin
+            softmax, examples (or proxies) in the other losses. Static.
         axis_name: inside `jax.shard_map`, the mesh axis over which the batch is
             sharded; the class weights are whole on every device.
     """
@@ -36,30 +46,36 @@ def margin_softmax(
     labels: ArrayLike,
     *,
     margin: margins.Margin,
-    others: Callable[[Array, Array], Array] | None = None,
+    others: margins.Others | None = None,
     scale: ArrayLike = 64.0,
     label_smoothing: ArrayLike = 0.0,
+    penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
 ) -> Array | Any:
     """Softmax cross-entropy over scaled cosines, with a margin on the true class.
 
-    `-log(exp(s t(c_y)) / (exp(s t(c_y)) + sum_{j != y} exp(s o(c_j, c_y))))`, with the
-    margin `t` and, where given, `o`. The margin is applied to `[batch]` target cosines,
-    the logits exist a block at a time.
+    `-log(exp(s t(c_y)) / (exp(s t(c_y)) + sum_{j != y} exp(s o(c_j, t(c_y)))))`, with
+    the margin `t` and, where given, `o`. The margin is applied to `[batch]` target
+    cosines; logits exist for a block of classes at a time.
 
     Args:
         embeddings: `[batch, dim]`; normalised inside.
-        class_weights: `[classes, dim]`; rows normalised inside.
+        class_weights: `[classes, dim]`; rows normalised inside. With sub-centers,
+            `[classes, subcenters, dim]`: the cosine of a class is then that of the
+            nearest of its sub-centers.
         labels: int `[batch]` in [0, classes). Another value is no class: its example
             costs nothing and is not counted.
         margin: `t`, a function of `metricjax.margins` or your own, of cosines
             `[batch]`; configured with `jax.tree_util.Partial`, its parameters may be
             learned, and may be `[batch]`.
-        others: `o`, `(cosine [b, classes], target cosine [b, 1]) -> [b, classes]`, for
-            methods that also change the other classes; by default they are unchanged.
-        scale: `s`; the inverse temperature.
+        others: `o`, `(cosine [b, classes], target with margin [b, 1]) -> [b, classes]`,
+            for methods that also change the other classes (`margins.*_others`); by
+            default they are unchanged.
+        scale: `s`, the inverse temperature; a number or `[batch]`. The length of the
+            embedding is one: `numerics.norm(embeddings)`.
         label_smoothing: share of the target spread evenly over all classes.
+        penalty: a number or `[batch]`, added to what each example costs.
         reduction: of `Terms`, whose terms are examples; active are those for which
             another class has at least the logit of the true one.
         **options: see `ClassOptions`.
@@ -78,290 +94,80 @@ def margin_softmax(
         0.081
 
     References:
-        Deng et al., "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 4.
+        Deng et al., "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 4; sub-centers: Deng et
+        al., "Sub-center ArcFace: Boosting Face Recognition by Large-Scale Noisy Web
+        Faces", ECCV 2020.
     """
-    _checks.check_embeddings("embeddings", embeddings)
-    _checks.check_embeddings("class_weights", class_weights)
-    _checks.check_same_dim("embeddings", embeddings, "class_weights", class_weights)
-    _checks.check_labels("labels", labels, jnp.shape(embeddings)[0])
-    labels = jnp.asarray(labels)
-    x = numerics.l2_normalize(numerics.mask_rows(embeddings, options.get("where")))
-    w = numerics.l2_normalize(class_weights)
-    cosine_y = jnp.sum(x * w.at[labels].get(mode="clip"), axis=1)
-    row = Partial(
-        _softmax_row, scale=scale, others=others, label_smoothing=label_smoothing
+    x, labels = _classes.check(embeddings, class_weights, labels, options.get("where"))
+    w = numerics.promote(class_weights)
+    target = margin(_classes.target_cosine(x, w, labels))
+    terms = _softmax_terms(
+        x, w, labels, target, others, scale, penalty, label_smoothing, **options
     )
-    return rows.apply(
-        row,
-        x,
-        labels,
-        measure=similarities.dot,
-        reduction=reduction,
-        per_anchor=(cosine_y, margin(cosine_y)),
-        ref_embeddings=w,
-        ref_labels=jnp.arange(w.shape[0], dtype=labels.dtype),
-        **options,
-    )
+    return rows.reduce(terms, reduction, axis_name=options.get("axis_name"))
 
 
-def _softmax_row(
-    cosine: Array,
-    positive: Array,
-    negative: Array,
-    targets: tuple[Array, Array],
-    *,
+def _softmax_terms(
+    x: Array,
+    class_weights: Array,
+    labels: Array,
+    target: Array,
+    others: margins.Others | None,
     scale: ArrayLike,
-    others: Callable[[Array, Array], Array] | None,
+    penalty: ArrayLike,
     label_smoothing: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    block_size: int | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> Terms:
-    cosine_y, target = targets
-    known = jnp.any(positive, axis=1)
-    if others is not None:
-        cosine = others(cosine, cosine_y[:, None])
-    # `positive` is a comparison of the label with the column, fused into this select:
-    # no one-hot array is made.
-    logits = scale * jnp.where(positive, target[:, None], cosine)
-    normaliser = jax.nn.logsumexp(logits, axis=1)
+    """Terms of each example, weighted."""
+    del axis_name
+    batch, classes = x.shape[0], class_weights.shape[0]
+    block = _class_blocks.default_block(batch, classes)
+    block = block if block_size is None else block_size
+    _checks.check_positive_int("block_size", block, "leave it out for the default")
+    scale = jnp.broadcast_to(jnp.asarray(scale, jnp.result_type(scale, x)), (batch,))
+    known = _classes.known(labels, classes, where)
+    others = None if others is None else _problem.as_partial(others)
+    # Compiled here, so that an eager call does not trace its loop anew each time.
+    found = _blocks.compiled(
+        _statistics,
+        x,
+        class_weights,
+        labels,
+        target,
+        others,
+        scale,
+        min(block, classes),
+    )
     hit = (1.0 - label_smoothing) * (scale * target)
-    spread = label_smoothing * jnp.mean(logits, axis=1)
-    wrong = jnp.any(negative & (logits >= (scale * target)[:, None]), axis=1)
-    return Terms(
-        jnp.where(known, normaliser - hit - spread, 0.0),
-        known.astype(logits.dtype),
-        (known & wrong).astype(logits.dtype),
-    )
+    loss = found.peak + jnp.log(found.total) - hit - label_smoothing * found.mean
+    count = known.astype(x.dtype)
+    if weights is not None:
+        _checks.check_shape("weights", weights, (batch,), "one weight for each example")
+        count = count * jax.lax.stop_gradient(numerics.promote(weights))
+    wrong = (found.rival >= scale * target).astype(x.dtype)
+    return Terms(jnp.where(known, loss + penalty, 0.0) * count, count, count * wrong)
 
 
-def arcface(
-    embeddings: ArrayLike,
-    class_weights: ArrayLike,
-    labels: ArrayLike,
-    *,
-    margin: ArrayLike = 0.5,
-    scale: ArrayLike = 64.0,
-    fallback: margins.Fallback = margins.safe,
-    label_smoothing: ArrayLike = 0.0,
-    reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
-) -> Array | Any:
-    """ArcFace: softmax cross-entropy with an additive angular margin.
+def _statistics(
+    x: Array,
+    class_weights: Array,
+    labels: Array,
+    target: Array,
+    others: Partial | None,
+    scale: Array,
+    block: int,
+) -> _class_blocks.Statistics:
+    def logits_of(cosine: Array, is_target: Array) -> Array:
+        if others is not None:
+            cosine = others(cosine, target[:, None])
+        # A comparison of label and column, fused into this select: no one-hot array.
+        return scale[:, None] * jnp.where(is_target, target[:, None], cosine)
 
-    The target logit is `s cos(theta_y + m)`, the others `s cos(theta_j)`.
-
-    Args:
-        embeddings: `[batch, dim]`; normalised inside.
-        class_weights: `[classes, dim]`; rows normalised inside.
-        labels: int `[batch]`; see `margin_softmax`.
-        margin: `m` in radians, in [0, pi); a number or `[batch]`. With few classes or
-            dimensions a smaller one is feasible: ten classes in two dimensions are 36
-            degrees apart, which allows 0.628 at most.
-        scale: `s`.
-        fallback: beyond `theta + m = pi`; `margins.safe` (the authors' code),
-            `margins.easy` or `margins.continuous`.
-        label_smoothing: see `margin_softmax`.
-        reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
-
-    Returns:
-        A scalar, or what `reduction` returns.
-
-    Raises:
-        ValueError: if shapes disagree.
-        TypeError: if a dtype is wrong.
-
-    Example:
-        >>> x, w, y = jnp.array([[1.0, 0.5]]), jnp.eye(2), jnp.array([0])
-        >>> round(float(arcface(x, w, y, scale=10.0)), 4)
-        0.2557
-
-    References:
-        Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
-        CVPR 2019, arXiv:1801.07698, eq. 3.
-    """
-    return margin_softmax(
-        embeddings,
-        class_weights,
-        labels,
-        margin=Partial(margins.arcface, margin=margin, fallback=fallback),
-        scale=scale,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        **options,
-    )
-
-
-def cosface(
-    embeddings: ArrayLike,
-    class_weights: ArrayLike,
-    labels: ArrayLike,
-    *,
-    margin: ArrayLike = 0.35,
-    scale: ArrayLike = 64.0,
-    label_smoothing: ArrayLike = 0.0,
-    reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
-) -> Array | Any:
-    """CosFace (AM-Softmax): softmax cross-entropy with an additive cosine margin.
-
-    The target logit is `s (cos(theta_y) - m)`, the others `s cos(theta_j)`.
-
-    Args:
-        embeddings: `[batch, dim]`; normalised inside.
-        class_weights: `[classes, dim]`; rows normalised inside.
-        labels: int `[batch]`; see `margin_softmax`.
-        margin: `m`, in units of the cosine; a number or `[batch]`.
-        scale: `s`; 64 in CosFace, 30 in AM-Softmax.
-        label_smoothing: see `margin_softmax`.
-        reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
-
-    Returns:
-        A scalar, or what `reduction` returns.
-
-    Raises:
-        ValueError: if shapes disagree.
-        TypeError: if a dtype is wrong.
-
-    Example:
-        >>> x, w, y = jnp.array([[1.0, 0.5]]), jnp.eye(2), jnp.array([0])
-        >>> round(float(cosface(x, w, y, scale=10.0)), 4)
-        0.3208
-
-    References:
-        Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", CVPR
-        2018, arXiv:1801.09414, eq. 4; Wang et al., "Additive Margin Softmax", 2018,
-        arXiv:1801.05599.
-    """
-    return margin_softmax(
-        embeddings,
-        class_weights,
-        labels,
-        margin=Partial(margins.cosface, margin=margin),
-        scale=scale,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        **options,
-    )
-
-
-def sphereface(
-    embeddings: ArrayLike,
-    class_weights: ArrayLike,
-    labels: ArrayLike,
-    *,
-    margin: ArrayLike = 1.35,
-    scale: ArrayLike = 30.0,
-    monotone: bool = True,
-    label_smoothing: ArrayLike = 0.0,
-    reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
-) -> Array | Any:
-    """SphereFace with normalised embeddings: a multiplicative angular margin.
-
-    The target logit is `s psi(theta_y)`, where psi is `cos(m theta)` continued
-    downwards; the others `s cos(theta_j)`. The paper's logits carry the length of the
-    embedding instead of `s`, its m is 4, and it anneals; 1.35 with a scale is the form
-    in which ArcFace compares it.
-
-    Args:
-        embeddings: `[batch, dim]`; normalised inside.
-        class_weights: `[classes, dim]`; rows normalised inside.
-        labels: int `[batch]`; see `margin_softmax`.
-        margin: `m >= 1`, a factor; a number or `[batch]`.
-        scale: `s`.
-        monotone: psi (default) or the plain `cos(m theta)`. Static.
-        label_smoothing: see `margin_softmax`.
-        reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
-
-    Returns:
-        A scalar, or what `reduction` returns.
-
-    Raises:
-        ValueError: if shapes disagree.
-        TypeError: if a dtype is wrong.
-
-    Example:
-        >>> x, w, y = jnp.array([[1.0, 0.5]]), jnp.eye(2), jnp.array([0])
-        >>> round(float(sphereface(x, w, y, scale=10.0)), 4)
-        0.0261
-
-    References:
-        Liu et al., "SphereFace: Deep Hypersphere Embedding for Face Recognition", CVPR
-        2017, arXiv:1704.08063, eq. 7.
-    """
-    return margin_softmax(
-        embeddings,
-        class_weights,
-        labels,
-        margin=Partial(margins.sphereface, margin=margin, monotone=monotone),
-        scale=scale,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        **options,
-    )
-
-
-def combined(
-    embeddings: ArrayLike,
-    class_weights: ArrayLike,
-    labels: ArrayLike,
-    *,
-    angle_factor: ArrayLike = 1.0,
-    angle_shift: ArrayLike = 0.3,
-    shift: ArrayLike = 0.2,
-    scale: ArrayLike = 64.0,
-    monotone: bool = True,
-    label_smoothing: ArrayLike = 0.0,
-    reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
-) -> Array | Any:
-    """Combined margin: the target logit is `s (cos(m1 theta_y + m2) - m3)`.
-
-    Args:
-        embeddings: `[batch, dim]`; normalised inside.
-        class_weights: `[classes, dim]`; rows normalised inside.
-        labels: int `[batch]`; see `margin_softmax`.
-        angle_factor: `m1`, a factor; a number or `[batch]`.
-        angle_shift: `m2` in radians; a number or `[batch]`.
-        shift: `m3`, in units of the cosine; a number or `[batch]`.
-        scale: `s`.
-        monotone: see `margins.combined`. Static.
-        label_smoothing: see `margin_softmax`.
-        reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
-
-    Returns:
-        A scalar, or what `reduction` returns.
-
-    Raises:
-        ValueError: if shapes disagree.
-        TypeError: if a dtype is wrong.
-
-    Example:
-        >>> x, w, y = jnp.array([[1.0, 0.5]]), jnp.eye(2), jnp.array([0])
-        >>> round(float(combined(x, w, y, scale=10.0)), 4)
-        0.3865
-
-    References:
-        Deng et al., "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 4 and table 2.
-    """
-    return margin_softmax(
-        embeddings,
-        class_weights,
-        labels,
-        margin=Partial(
-            margins.combined,
-            angle_factor=angle_factor,
-            angle_shift=angle_shift,
-            shift=shift,
-            monotone=monotone,
-        ),
-        scale=scale,
-        label_smoothing=label_smoothing,
-        reduction=reduction,
-        **options,
-    )
+    return _class_blocks.statistics(x, class_weights, labels, logits_of, block=block)
 
 
 def normface(

@@ -1,7 +1,8 @@
-"""Softmax over the candidates of an anchor: SupCon and its relatives."""
+"""Softmax over the candidates of an anchor: SupCon, NT-Xent and DCL."""
 
 from typing import Any, Unpack
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
@@ -50,8 +51,111 @@ def supcon(
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020,
         arXiv:2004.11362, eq. 2 (`L_out`).
     """
+    row = Partial(_supcon_row, temperature=temperature)
+    return _apply(row, embeddings, labels, reduction, options)
+
+
+def ntxent(
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    *,
+    temperature: ArrayLike = 0.1,
+    other_positives: bool = True,
+    reduction: Reduction | None = reductions.mean,
+    **options: Unpack[rows.Options],
+) -> Array | Any:
+    """NT-Xent (SimCLR): cross-entropy of each positive pair against the candidates.
+
+    `-log(exp(s_ip / t) / sum_{a != i} exp(s_ia / t))` for each positive pair, where `s`
+    is the cosine and the sum runs over all other candidates, 2N - 1 for two views of N
+    items. Without the other positives it is `-log(exp(s_ip / t) / (exp(s_ip / t) +
+    sum_{n in N(i)} exp(s_in / t)))`, as in pytorch-metric-learning; the two differ as
+    soon as an anchor has more than one positive. Both need only a row, not an array of
+    pairs by negatives.
+
+    Args:
+        embeddings: `[batch, dim]`; normalised inside.
+        labels: int `[batch]`, or `Pairs` `[batch, n]`; for views of items that have no
+            label, `pairs.view_labels`.
+        temperature: `t`; the paper's is 0.1 on ImageNet and 0.5 on CIFAR-10,
+            pytorch-metric-learning's 0.07.
+        other_positives: whether the denominator of a pair holds the other positives of
+            its anchor. Static.
+        reduction: of `Terms`, whose terms are positive pairs; all are active.
+        **options: see `rows.Options`.
+
+    Returns:
+        A scalar, or what `reduction` returns; 0 if there is no positive pair.
+
+    Raises:
+        ValueError: if shapes disagree.
+        TypeError: if a dtype is wrong.
+
+    Example:
+        >>> x, y = jnp.array([[1.0, 0], [1.0, 0], [0, 1.0]]), jnp.array([0, 0, 1])
+        >>> round(float(ntxent(x, y, temperature=1.0)), 4)
+        0.3133
+
+    References:
+        Chen et al., "A Simple Framework for Contrastive Learning of Visual
+        Representations", ICML 2020, arXiv:2002.05709, eq. 1.
+    """
+    row = Partial(_ntxent_row, temperature=temperature, other_positives=other_positives)
+    return _apply(row, embeddings, labels, reduction, options)
+
+
+def dcl(
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    *,
+    temperature: ArrayLike = 0.1,
+    reduction: Reduction | None = reductions.mean,
+    **options: Unpack[rows.Options],
+) -> Array | Any:
+    """Decoupled contrastive loss (DCL): NT-Xent without the positive below the line.
+
+    `-s_ip / t + log sum_{n in N(i)} exp(s_in / t)` for each positive pair, where `s` is
+    the cosine. A pair that is close already keeps its full gradient, which helps small
+    batches. It can be negative.
+
+    Args:
+        embeddings: `[batch, dim]`; normalised inside.
+        labels: int `[batch]`, or `Pairs` `[batch, n]`; for views of items that have no
+            label, `pairs.view_labels`.
+        temperature: `t`.
+        reduction: of `Terms`, whose terms are positive pairs of an anchor that has a
+            negative; all are active.
+        **options: see `rows.Options`.
+
+    Returns:
+        A scalar, or what `reduction` returns; 0 if there is no such pair.
+
+    Raises:
+        ValueError: if shapes disagree.
+        TypeError: if a dtype is wrong.
+
+    Example:
+        >>> x, y = jnp.array([[1.0, 0], [1.0, 0], [0, 1.0]]), jnp.array([0, 0, 1])
+        >>> round(float(dcl(x, y, temperature=1.0)), 4)
+        -1.0
+
+    References:
+        Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, arXiv:2110.06848, eq.
+        6.
+    """
+    row = Partial(_dcl_row, temperature=temperature)
+    return _apply(row, embeddings, labels, reduction, options)
+
+
+def _apply(
+    row: Partial,
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    reduction: Reduction | None,
+    options: rows.Options,
+) -> Any:
     return rows.apply(
-        Partial(_supcon_row, temperature=temperature),
+        row,
         embeddings,
         labels,
         prepare=numerics.l2_normalize,
@@ -73,3 +177,37 @@ def _supcon_row(
     mean = numerics.divide(jnp.sum(jnp.where(positive, logits, 0.0), axis=1), count)
     anchors = some.astype(logits.dtype)
     return Terms(jnp.where(some, normaliser - mean, 0.0), anchors, anchors)
+
+
+def _ntxent_row(
+    cosine: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    temperature: ArrayLike,
+    other_positives: bool,
+) -> Terms:
+    logits = cosine / temperature
+    candidates = positive | negative if other_positives else negative
+    some = jnp.any(candidates, axis=1, keepdims=True)
+    normaliser = numerics.logsumexp(logits, candidates)[:, None]
+    gap = jnp.where(some, normaliser, 0.0) - logits
+    # Without candidates the pair itself is all there is: log(1) = 0.
+    cost = gap if other_positives else jnp.where(some, jax.nn.softplus(gap), 0.0)
+    return _over_pairs(cost, positive)
+
+
+def _dcl_row(
+    cosine: Array, positive: Array, negative: Array, *, temperature: ArrayLike
+) -> Terms:
+    logits = cosine / temperature
+    some = jnp.any(negative, axis=1, keepdims=True)
+    normaliser = numerics.logsumexp(logits, negative)[:, None]
+    gap = jnp.where(some, normaliser, 0.0) - logits
+    return _over_pairs(gap, positive & some)
+
+
+def _over_pairs(cost: Array, pair: Array) -> Terms:
+    """`Terms` of rows that pay `cost` for each of these pairs."""
+    count = jnp.sum(pair, axis=1, dtype=cost.dtype)
+    return Terms(jnp.sum(jnp.where(pair, cost, 0.0), axis=1), count, count)

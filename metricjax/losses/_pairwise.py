@@ -7,7 +7,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import distances, reductions, rows
+from metricjax import distances, numerics, reductions, rows, similarities
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
@@ -75,15 +75,242 @@ def _contrastive_row(
     margin: ArrayLike,
     squared: bool,
 ) -> Terms:
-    def part(mask: Array, excess: Array) -> Terms:
+    near = jnp.asarray(distances - positive_margin)
+    far = jnp.asarray(margin - distances)
+    scale = 0.5 if squared else 1.0
+    return _two_parts(near, far, positive, negative, (scale, scale), squared=squared)
+
+
+def _two_parts(
+    near: Array,
+    far: Array,
+    positive: Array,
+    negative: Array,
+    weights: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
+    *,
+    squared: bool = False,
+) -> Terms:
+    """Weighted hinges of the positives and of the negatives, as two parts."""
+
+    def part(mask: Array, excess: Array, weight: ArrayLike) -> Terms:
         hinge = jnp.maximum(excess, 0.0)
-        cost = jnp.square(hinge) / 2.0 if squared else hinge
+        cost = weight * (jnp.square(hinge) if squared else hinge)
         return Terms(
             jnp.sum(jnp.where(mask, cost, 0.0), axis=1),
-            jnp.sum(mask, axis=1, dtype=cost.dtype),
-            jnp.sum(mask & (excess > 0), axis=1, dtype=cost.dtype),
+            jnp.sum(mask, axis=1, dtype=excess.dtype),
+            jnp.sum(mask & (excess > 0), axis=1, dtype=excess.dtype),
         )
 
-    near = part(positive, distances - positive_margin)
-    far = part(negative, jnp.asarray(margin - distances))
-    return Terms(*(jnp.stack(fields, axis=1) for fields in zip(near, far, strict=True)))
+    parts = part(positive, near, weights[0]), part(negative, far, weights[1])
+    return Terms(*(jnp.stack(fields, axis=1) for fields in zip(*parts, strict=True)))
+
+
+def snr_contrastive(
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    *,
+    positive_margin: ArrayLike = 0.0,
+    margin: ArrayLike = 1.0,
+    reduction: Reduction | None = reductions.mean,
+    **options: Unpack[rows.Options],
+) -> Array | Any:
+    """Contrastive loss on signal-to-noise distances: `[d - m_p]_+` and `[m - d]_+`.
+
+    `d = var(x_a - x_j) / var(x_a)` over the coordinates, from one matrix product; no
+    array of all differences. The paper adds a regulariser that holds the mean of each
+    embedding at zero.
+
+    Args:
+        embeddings: `[batch, dim]`; not normalised inside, and a common factor changes
+            nothing.
+        labels: int `[batch]`, or `Pairs` `[batch, n]`.
+        positive_margin: `m_p`; positives closer than this cost nothing.
+        margin: `m`; negatives farther than this cost nothing.
+        reduction: of `Terms` with two parts, positives and negatives, which are
+            averaged apart and then added. Terms are pairs; active are those that cost
+            something, over which pytorch-metric-learning averages.
+        **options: see `rows.Options`.
+
+    Returns:
+        A scalar, or what `reduction` returns.
+
+    Raises:
+        ValueError: if shapes disagree.
+        TypeError: if a dtype is wrong.
+
+    Example:
+        >>> x = jnp.array([[1.0, -1.0], [2.0, -2.0], [1.0, -1.5]])
+        >>> round(float(snr_contrastive(x, jnp.array([0, 0, 1]))), 4)
+        1.4742
+
+    References:
+        Yuan et al., "Signal-to-Noise Ratio: A Robust Distance Metric for Deep Metric
+        Learning", CVPR 2019, arXiv:1904.02616, section 3.
+    """
+    return contrastive(
+        embeddings,
+        labels,
+        positive_margin=positive_margin,
+        margin=margin,
+        squared=False,
+        distance=distances.snr,
+        reduction=reduction,
+        **options,
+    )
+
+
+def threshold_consistent_margin(
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    *,
+    positive_margin: ArrayLike = 0.9,
+    negative_margin: ArrayLike = 0.5,
+    positive_weight: ArrayLike = 1.0,
+    negative_weight: ArrayLike = 1.0,
+    reduction: Reduction | None = reductions.mean_active,
+    **options: Unpack[rows.Options],
+) -> Array | Any:
+    """Threshold-consistent margin: one similarity threshold should fit all classes.
+
+    `l_p [m_p - s_ap]_+` and `l_n [s_an - m_n]_+`: a regulariser to add to another loss.
+
+    Args:
+        embeddings: `[batch, dim]`; normalised inside.
+        labels: int `[batch]`, or `Pairs` `[batch, n]`.
+        positive_margin: `m_p`; positives at least as similar cost nothing.
+        negative_margin: `m_n`; negatives at most as similar cost nothing.
+        positive_weight: `l_p`.
+        negative_weight: `l_n`.
+        reduction: of `Terms` with two parts, positives and negatives, which are
+            averaged apart and then added. Terms are pairs; active are those that cost
+            something. The paper's mean is over the active ones.
+        **options: see `rows.Options`.
+
+    Returns:
+        A scalar, or what `reduction` returns.
+
+    Raises:
+        ValueError: if shapes disagree.
+        TypeError: if a dtype is wrong.
+
+    Example:
+        >>> x, y = jnp.array([[1.0, 0], [0.6, 0.8], [0, 1.0]]), jnp.array([0, 0, 1])
+        >>> round(float(threshold_consistent_margin(x, y)), 4)
+        0.6
+
+    References:
+        Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric
+        Learning", ICLR 2024, arXiv:2307.04047, section 4.
+    """
+    row = Partial(
+        _threshold_row,
+        margins=(positive_margin, negative_margin),
+        weights=(positive_weight, negative_weight),
+    )
+    return on_cosines(row, embeddings, labels, reduction, options)
+
+
+def on_cosines(
+    row: Partial,
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    reduction: Reduction | None,
+    options: rows.Options,
+) -> Any:
+    """The row loss on cosines, those of unit vectors made once."""
+    return rows.apply(
+        row,
+        embeddings,
+        labels,
+        prepare=numerics.l2_normalize,
+        measure=similarities.dot,
+        reduction=reduction,
+        **options,
+    )
+
+
+def _threshold_row(
+    cosine: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    margins: tuple[ArrayLike, ArrayLike],
+    weights: tuple[ArrayLike, ArrayLike],
+) -> Terms:
+    near, far = jnp.asarray(margins[0] - cosine), jnp.asarray(cosine - margins[1])
+    return _two_parts(near, far, positive, negative, weights)
+
+
+def intra_pair_variance(
+    embeddings: ArrayLike,
+    labels: ArrayLike | Pairs,
+    *,
+    positive_slack: ArrayLike = 0.01,
+    negative_slack: ArrayLike = 0.01,
+    reduction: Reduction | None = reductions.mean,
+    **options: Unpack[rows.Options],
+) -> Array | Any:
+    """Intra-pair variance: positives, and negatives, should be alike in similarity.
+
+    `[(1 - e_p) mean(s_p) - s_ap]_+^2` and `[s_an - (1 + e_n) mean(s_n)]_+^2`, with the
+    means over all positive and all negative pairs of the batch, which are
+    differentiated too. A regulariser of the tuplet margin loss. Two passes over the
+    rows.
+
+    Args:
+        embeddings: `[batch, dim]`; normalised inside.
+        labels: int `[batch]`, or `Pairs` `[batch, n]`.
+        positive_slack: `e_p`, a share of the mean.
+        negative_slack: `e_n`, a share of the mean.
+        reduction: of `Terms` with two parts, positives and negatives, which are
+            averaged apart and then added. Terms are pairs; active are those that cost
+            something.
+        **options: see `rows.Options`.
+
+    Returns:
+        A scalar, or what `reduction` returns.
+
+    Raises:
+        ValueError: if shapes disagree.
+        TypeError: if a dtype is wrong.
+
+    Example:
+        >>> x, y = jnp.array([[1.0, 0], [0.6, 0.8], [0, 1.0]]), jnp.array([0, 0, 1])
+        >>> round(float(intra_pair_variance(x, y)), 4)
+        0.0784
+
+    References:
+        Yu and Tao, "Deep Metric Learning with Tuplet Margin Loss", ICCV 2019, section
+        3.
+    """
+    unit, dot = numerics.l2_normalize, similarities.dot
+    sums = rows.sums(
+        _cosine_row, embeddings, labels, prepare=unit, measure=dot, **options
+    )
+    row = Partial(
+        _variance_row,
+        means=numerics.divide(sums.total, sums.count)[0],
+        slacks=(positive_slack, negative_slack),
+    )
+    return on_cosines(row, embeddings, labels, reduction, options)
+
+
+def _cosine_row(cosine: Array, positive: Array, negative: Array) -> Terms:
+    """The sums of the cosines of positives and of negatives, as two parts."""
+    masks = jnp.stack([positive, negative], axis=1)
+    total = jnp.sum(jnp.where(masks, cosine[:, None], 0.0), axis=2)
+    count = jnp.sum(masks, axis=2, dtype=cosine.dtype)
+    return Terms(total, count, count)
+
+
+def _variance_row(
+    cosine: Array,
+    positive: Array,
+    negative: Array,
+    *,
+    means: Array,
+    slacks: tuple[ArrayLike, ArrayLike],
+) -> Terms:
+    near = jnp.asarray((1.0 - slacks[0]) * means[0] - cosine)
+    far = jnp.asarray(cosine - (1.0 + slacks[1]) * means[1])
+    return _two_parts(near, far, positive, negative, squared=True)

@@ -11,6 +11,8 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from metricjax import distances, mining, numerics, reductions, rows
+from metricjax.losses._positives import candidates
+from metricjax.losses._swap import swapped_row
 from metricjax.pairs import Pairs, Triplets
 from metricjax.reductions import Reduction, Terms
 
@@ -23,6 +25,7 @@ def triplet_all(
     *,
     margin: ArrayLike = 0.2,
     soft: bool = False,
+    swap: bool = False,
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean_active,
     **options: Unpack[rows.Options],
@@ -40,6 +43,8 @@ def triplet_all(
         margin: `m`, in units of the distance; a number or `[batch]`, one per anchor.
         soft: whether to use `log(1 + exp(d_ap - d_an + m))` for the hinge. The paper's
             soft margin has m = 0. Static.
+        swap: whether `min(d_an, d_pn)` takes the place of `d_an`, so that the harder of
+            anchor and positive counts; it takes `batch^2 * dim * positives`. Static.
         distance: `(x, y) -> [n, m]`; Euclidean, not squared, as in the paper.
         reduction: of `Terms`, whose terms are triplets; active are those with `d_an <
             d_ap + m`. The paper's mean is over the active ones.
@@ -59,10 +64,15 @@ def triplet_all(
 
     References:
         Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
-        2017, arXiv:1703.07737, eq. 6.
+        2017, arXiv:1703.07737, eq. 6. Swap: Balntas et al., "Learning local feature
+        descriptors with triplets and shallow convolutional neural networks", BMVC 2016.
     """
-    row = Partial(_row, choose=_every_negative, soft=soft)
-    return _apply(row, embeddings, labels, margin, distance, reduction, options)
+    row, others = Partial(_row, choose=_every_negative, soft=soft), None
+    if swap:
+        row = Partial(swapped_row, distance=distance, soft=soft)
+        own = numerics.mask_rows(embeddings, options.get("where"))
+        others = candidates(own, options)
+    return _apply(row, embeddings, labels, margin, distance, reduction, options, others)
 
 
 def triplet_semihard(
@@ -122,6 +132,7 @@ def triplet_hard(
     *,
     margin: ArrayLike = 0.2,
     soft: bool = False,
+    swap: bool = False,
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
@@ -136,6 +147,7 @@ def triplet_hard(
         margin: `m`, in units of the distance; a number or `[batch]`, one per anchor.
         soft: whether to use `log(1 + exp(d_ap - d_an + m))` for the hinge. The paper's
             soft margin has m = 0. Static.
+        swap: see `triplet`. Static.
         distance: `(x, y) -> [n, m]`; Euclidean, not squared, as in the paper.
         reduction: of `Terms`, whose terms are anchors with a positive and a negative;
             active are those with `d_an < d_ap + m`.
@@ -163,6 +175,7 @@ def triplet_hard(
         miner=mining.hard,
         margin=margin,
         soft=soft,
+        swap=swap,
         distance=distance,
         reduction=reduction,
         **options,
@@ -176,6 +189,7 @@ def triplet(
     miner: Callable[[Array, Pairs], Triplets] = mining.hard,
     margin: ArrayLike = 0.2,
     soft: bool = False,
+    swap: bool = False,
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
@@ -193,6 +207,9 @@ def triplet(
             your own; configure it with `jax.tree_util.Partial`.
         margin: `m`, in units of the distance; a number or `[batch]`, one per anchor.
         soft: whether to use `log(1 + exp(d_ap - d_an + m))` for the hinge. Static.
+        swap: whether `min(d_an, d_pn)` takes the place of `d_an` in the triplets that
+            are chosen (by `d_an`), so that the harder of anchor and positive counts.
+            Static.
         distance: `(x, y) -> [n, m]`, for mining and for the loss.
         reduction: of `Terms`, whose terms are the chosen triplets; active are those
             with `d_an < d_ap + m`.
@@ -213,8 +230,10 @@ def triplet(
     chosen = rows.mine(miner, embeddings, labels, measure=distance, **options)
     anchors = numerics.mask_rows(embeddings, options.get("where"))
     others = rows.candidates(embeddings, **options)
-    d_ap = _selected(distance, anchors, others, chosen.positive)
-    d_an = _selected(distance, anchors, others, chosen.negative)
+    d_ap = selected(distance, anchors, others, chosen.positive)
+    d_an = selected(distance, anchors, others, chosen.negative)
+    if swap:
+        d_an = jnp.minimum(d_an, _between(distance, others, chosen))
     gap = d_ap - d_an + _per_anchor(margin, anchors)[:, None]
     weights = options.get("weights")
     weight = jnp.where(chosen.valid, 1.0, 0.0).astype(gap.dtype)
@@ -223,12 +242,18 @@ def triplet(
     terms = Terms(
         jnp.sum(weight * _penalty(gap, soft), axis=1),
         jnp.sum(weight, axis=1),
-        jnp.sum(weight * (gap > 0), axis=1),
+        jnp.sum(jnp.where(gap > 0, weight, 0.0), axis=1),
     )
     return rows.reduce(terms, reduction, axis_name=options.get("axis_name"))
 
 
-def _selected(
+def _between(distance: distances.Distance, others: Array, chosen: Triplets) -> Array:
+    """Distances `[batch, k]` of each chosen positive to its chosen negative."""
+    pair = jax.vmap(jax.vmap(lambda x, y: distance(x[None], y[None])[0, 0]))
+    return pair(others[chosen.positive], others[chosen.negative])
+
+
+def selected(
     distance: distances.Distance, anchors: Array, others: Array, index: Array
 ) -> Array:
     """Distances `[batch, k]` of each anchor to its chosen candidates."""
@@ -243,6 +268,7 @@ def _apply(
     distance: distances.Distance,
     reduction: Reduction | None,
     options: rows.Options,
+    others: Array | None = None,
 ) -> Any:
     return rows.apply(
         row,
@@ -251,6 +277,7 @@ def _apply(
         measure=distance,
         reduction=reduction,
         per_anchor=_per_anchor(margin, numerics.promote(embeddings)),
+        per_candidate=others,
         **options,
     )
 

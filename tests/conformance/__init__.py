@@ -1,7 +1,33 @@
 """The conformance table: one row for each public loss, kept by family."""
 
-from tests.conformance import classification, contrastive, pairwise, triplets
+from tests.conformance import (
+    adaptive,
+    binary,
+    centers,
+    classification,
+    contrastive,
+    pairwise,
+    proxies,
+    ranking,
+    regularizers,
+    siamese,
+    triplets,
+    tuples,
+)
 from tests.conformance.row import Row
 
-FAMILIES = [classification, contrastive, pairwise, triplets]
+FAMILIES = [
+    adaptive,
+    binary,
+    centers,
+    classification,
+    contrastive,
+    pairwise,
+    proxies,
+    ranking,
+    regularizers,
+    siamese,
+    triplets,
+    tuples,
+]
 LOSSES: list[Row] = [row for family in FAMILIES for row in family.ROWS]

@@ -6,8 +6,11 @@ from functools import partial
 from jax.tree_util import Partial
 
 from metricjax import losses, margins
-from tests.conformance.row import CLASS_WEIGHTS, Row
+from tests.conformance.row import CLASS_WEIGHTS, CLASSES, DIM, EMBEDDINGS, Row
 from tests.oracles import losses as oracles
+from tests.oracles import losses_classes as classes
+
+SUBCENTERS = EMBEDDINGS | {"class_weights": (CLASSES, 2, DIM)}
 
 
 def softmax_row(name, loss, target, scale, label_smoothing=0.0) -> Row:
@@ -20,6 +23,31 @@ def softmax_row(name, loss, target, scale, label_smoothing=0.0) -> Row:
     )
     return Row(name, loss, oracle, CLASS_WEIGHTS, refs=False)
 
+
+def adjusted_row(name, loss, adjust, scale, detached=False, inputs=CLASS_WEIGHTS):
+    """A row whose oracle changes any of the cosines; see `classes.softmax`."""
+
+    def frozen(**arguments):
+        return partial(
+            classes.softmax,
+            adjust=classes.detached(**arguments, adjust=adjust),
+            scale=scale,
+        )
+
+    oracle = partial(classes.softmax, adjust=adjust, scale=scale)
+    row = Row(name, loss, oracle, inputs, refs=False)
+    return row._replace(frozen=frozen) if detached else row
+
+
+LINEAR = classes.margin(
+    lambda c, x: 1 - 2 * (classes.angle(c) + 0.45) / math.pi,
+    lambda c, t: 1 - 2 * classes.angle(c) / math.pi,
+)
+STOPPED = classes.margin(lambda c, x: math.cos(min(1.5 * classes.angle(c), math.pi)))
+DIVIDED = classes.margin(lambda c, x: c, lambda c, t: math.cos(classes.angle(c) / 1.5))
+A_SOFTMAX = classes.margin(
+    lambda c, x: (5.0 * c + oracles.psi(4.0 * classes.angle(c))) / 6.0
+)
 
 ROWS = [
     softmax_row("arcface", losses.arcface, oracles.arcface_target, 64.0),
@@ -68,4 +96,29 @@ ROWS = [
         lambda c: c - 0.35,
         10.0,
     ),
+    Row(
+        "normface_learned_scale",
+        losses.normface,
+        lambda scale, **arguments: classes.softmax(
+            **arguments, adjust=classes.margin(lambda c, x: c), scale=scale
+        ),
+        CLASS_WEIGHTS | {"scale": ()},
+        refs=False,
+    ),
+    adjusted_row(
+        "arcface_subcenters",
+        Partial(losses.arcface, scale=16.0),
+        classes.margin(lambda c, x: classes.arcface(c)),
+        16.0,
+        inputs=SUBCENTERS,
+    ),
+    adjusted_row("li_arcface", losses.li_arcface, LINEAR, 64.0),
+    adjusted_row(
+        "sphereface_r_v1", losses.sphereface_r_v1, STOPPED, 30.0, detached=True
+    ),
+    adjusted_row(
+        "sphereface_r_v2", losses.sphereface_r_v2, DIVIDED, 30.0, detached=True
+    ),
+    adjusted_row("a_softmax", losses.a_softmax, A_SOFTMAX, classes.norm),
+    Row("l_softmax", losses.l_softmax, classes.l_softmax, CLASS_WEIGHTS, refs=False),
 ]

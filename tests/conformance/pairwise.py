@@ -7,6 +7,7 @@ from jax.tree_util import Partial
 from metricjax import losses, reductions
 from tests.conformance.row import Row
 from tests.oracles import losses as oracles
+from tests.oracles import losses_pairwise
 
 ROWS = [
     Row(
@@ -24,5 +25,55 @@ ROWS = [
             reduction=reductions.mean_active,
         ),
         partial(oracles.contrastive_linear, margin=2.0),
+    ),
+    Row("snr_contrastive", losses.snr_contrastive, losses_pairwise.snr_contrastive),
+    Row(
+        "threshold_consistent_margin",
+        losses.threshold_consistent_margin,
+        losses_pairwise.threshold_consistent_margin,
+    ),
+    Row(
+        "threshold_consistent_margin_weighted",
+        Partial(
+            losses.threshold_consistent_margin,
+            positive_margin=0.8,
+            negative_margin=-0.1,
+            positive_weight=2.0,
+            negative_weight=0.5,
+        ),
+        partial(
+            losses_pairwise.threshold_consistent_margin,
+            margins=(0.8, -0.1),
+            weights=(2.0, 0.5),
+        ),
+    ),
+    Row(
+        "intra_pair_variance",
+        losses.intra_pair_variance,
+        losses_pairwise.intra_pair_variance,
+    ),
+    Row("multi_similarity", losses.multi_similarity, losses_pairwise.multi_similarity),
+    Row(
+        "multi_similarity_all_pairs",
+        Partial(losses.multi_similarity, epsilon=None, negative_scale=40.0),
+        partial(losses_pairwise.multi_similarity, epsilon=None, negative_scale=40.0),
+    ),
+    Row(
+        "circle",
+        losses.circle,
+        losses_pairwise.circle,
+        frozen=losses_pairwise.frozen(losses_pairwise.circle),
+    ),
+    Row("nca", losses.nca, losses_pairwise.nca),
+    Row(
+        "nca_expected",
+        Partial(losses.nca, expected=True, scale=0.5),
+        partial(losses_pairwise.nca, expected=True, scale=0.5),
+    ),
+    Row(
+        "ranked_list",
+        losses.ranked_list,
+        losses_pairwise.ranked_list,
+        frozen=losses_pairwise.frozen(losses_pairwise.ranked_list),
     ),
 ]

@@ -20,20 +20,25 @@ class Row(NamedTuple):
         oracle: `(**inputs, labels) -> float`, on float64 arrays.
         inputs: name -> shape of each float argument, `BATCH` and `DIM` standing for the
             batch and the size of an embedding.
+        labels: whether it takes labels; a regulariser takes none.
         refs: whether it takes `ref_embeddings` and `Pairs`: a pair loss.
         blocks: whether it takes `block_size`.
         sharded: whether it takes `axis_name`.
         linear_memory: whether it needs no `[batch, batch]` array.
+        frozen: `(**inputs, labels) -> oracle`, an oracle in which what the loss takes
+            no gradient through (detached weights) is that of these inputs.
     """
 
     name: str
     loss: Callable[..., Any]
     oracle: Callable[..., float]
     inputs: dict[str, tuple[Any, ...]] = EMBEDDINGS
+    labels: bool = True
     refs: bool = True
     blocks: bool = True
     sharded: bool = True
     linear_memory: bool = True
+    frozen: Callable[..., Callable[..., float]] | None = None
 
 
 def per_example(row: Row) -> list[str]:

@@ -1,46 +1,17 @@
-"""Choosing triplets: from rows of distances to fixed numbers of indices.
-
-A triplet miner maps the distances of anchors to candidates, and their masks, to
-`Triplets` of a fixed shape, so that it runs under `jit` and `vmap` and on any number of
-anchors at once: one row, a block, a whole batch. `rows.mine` applies one to a batch
-block by block; `losses.triplet` trains on what it chooses.
-
-Ties are broken by the lowest index. Distances: smaller is closer.
-"""
+"""Triplets: for each anchor a fixed number of (positive, negative)."""
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from metricjax import _checks
+from metricjax.mining._choose import (
+    farthest,
+    first,
+    first_columns,
+    nearest,
+    usable,
+)
 from metricjax.pairs import Pairs, Triplets
-
-__all__ = ["all", "easy", "farther_negative", "hard", "nth_positive", "semihard"]
-
-
-def _first(mask: Array) -> tuple[Array, Array]:
-    """Index of the first True of each row (0 if none), and whether there is one.
-
-    A masked minimum: argmax is many times slower on a CPU.
-    """
-    n = mask.shape[-1]
-    index = jnp.arange(n, dtype=jnp.int32)
-    found = jnp.min(jnp.where(mask, index, n), axis=-1)
-    return jnp.where(found < n, found, 0), found < n
-
-
-def _nearest(distances: Array, mask: Array) -> tuple[Array, Array]:
-    least = jnp.min(jnp.where(mask, distances, jnp.inf), axis=-1, keepdims=True)
-    return _first(mask & (distances == least))
-
-
-def _farthest(distances: Array, mask: Array) -> tuple[Array, Array]:
-    return _nearest(-distances, mask)
-
-
-def _check(distances: Array, pairs: Pairs) -> None:
-    for name, mask in pairs._asdict().items():
-        _checks.check_mask(f"pairs.{name}", mask, jnp.shape(distances))
 
 
 def _single(positive: tuple[Array, Array], negative: tuple[Array, Array]) -> Triplets:
@@ -73,9 +44,9 @@ def hard(distances: Array, pairs: Pairs) -> Triplets:
         Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
         2017, arXiv:1703.07737, eq. 5.
     """
-    _check(distances, pairs)
+    distances, pairs = usable(distances, pairs)
     return _single(
-        _farthest(distances, pairs.positive), _nearest(distances, pairs.negative)
+        farthest(distances, pairs.positive), nearest(distances, pairs.negative)
     )
 
 
@@ -99,9 +70,9 @@ def easy(distances: Array, pairs: Pairs) -> Triplets:
         >>> easy(jnp.array([1.0, 2.0, 4.0, 3.0]), pairs)[:2]
         (Array([0], dtype=int32), Array([2], dtype=int32))
     """
-    _check(distances, pairs)
+    distances, pairs = usable(distances, pairs)
     return _single(
-        _nearest(distances, pairs.positive), _farthest(distances, pairs.negative)
+        nearest(distances, pairs.positive), farthest(distances, pairs.negative)
     )
 
 
@@ -133,10 +104,10 @@ def farther_negative(
         Schroff et al., "FaceNet", CVPR 2015, arXiv:1503.03832, eq. 4.
     """
     farther = negative & (distances > positive_distance[..., None])
-    index, found = _nearest(distances, farther)
+    index, found = nearest(distances, farther)
     if not fallback:
         return index, found
-    last, some = _farthest(distances, negative)
+    last, some = farthest(distances, negative)
     return jnp.where(found, index, last), some
 
 
@@ -154,18 +125,8 @@ def nth_positive(positive: Array, after: Array) -> tuple[Array, Array]:
         >>> nth_positive(jnp.array([True, False, True]), jnp.array(0))
         (Array(2, dtype=int32), Array(True, dtype=bool))
     """
-    column = jnp.arange(positive.shape[-1], dtype=jnp.int32)
-    return _first(positive & (column > after[..., None]))
-
-
-def _first_columns(mask: Array, k: int | None) -> tuple[Array, Array]:
-    """Indices and validity of the first `k` True of each row, `[..., k]`."""
-    n = mask.shape[-1]
-    k = n if k is None else min(k, n)
-    # Larger score is earlier column; top_k of few is fast on every backend.
-    score = jnp.where(mask, n - jnp.arange(n, dtype=jnp.int32), 0)
-    top = jax.lax.top_k(score, k)[0]
-    return jnp.where(top > 0, n - top, 0), top > 0
+    column = jax.lax.broadcasted_iota(jnp.int32, positive.shape, positive.ndim - 1)
+    return first(positive & (column > after[..., None]))
 
 
 def semihard(
@@ -200,8 +161,8 @@ def semihard(
     References:
         Schroff et al., "FaceNet", CVPR 2015, arXiv:1503.03832, eq. 4.
     """
-    _check(distances, pairs)
-    positive, valid = _first_columns(pairs.positive, positives)
+    distances, pairs = usable(distances, pairs)
+    positive, valid = first_columns(pairs.positive, positives)
     reach = jnp.take_along_axis(distances, positive, axis=-1)
 
     def one(positive_distance: Array) -> tuple[Array, Array]:
@@ -248,9 +209,9 @@ def all(
         >>> all(jnp.zeros(3), pairs, positives=1, negatives=2).negative
         Array([1, 2], dtype=int32)
     """
-    _check(distances, pairs)
-    positive, is_positive = _first_columns(pairs.positive, positives)
-    negative, is_negative = _first_columns(pairs.negative, negatives)
+    distances, pairs = usable(distances, pairs)
+    positive, is_positive = first_columns(pairs.positive, positives)
+    negative, is_negative = first_columns(pairs.negative, negatives)
     valid = is_positive[..., :, None] & is_negative[..., None, :]
     left = jnp.broadcast_to(positive[..., :, None], valid.shape)
     right = jnp.broadcast_to(negative[..., None, :], valid.shape)

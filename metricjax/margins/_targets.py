@@ -1,10 +1,4 @@
-"""Margins on the target cosine: elementwise functions `cosine -> cosine`.
-
-A margin makes the target harder to reach, so that classes end up further apart.
-Angles are in radians. Parameters may be arrays that broadcast with the cosines: one
-margin per example, or `margins_of_classes[labels]`. They may be traced, so that they
-can be learned or scheduled.
-"""
+"""Margins that need nothing but the target cosine."""
 
 from collections.abc import Callable
 
@@ -14,19 +8,14 @@ from jax.typing import ArrayLike
 
 from metricjax import numerics
 
-__all__ = [
-    "arcface",
-    "combined",
-    "continuous",
-    "cosface",
-    "easy",
-    "safe",
-    "sphereface",
-    "straight_through",
-]
-
 Margin = Callable[[Array], Array]
 Fallback = Callable[[Array, Array, ArrayLike], Array]
+
+
+def angle(cosine: Array) -> Array:
+    """`theta` in [0, pi], with the capped slope of `numerics.sine` at both ends."""
+    # The two-argument arctangent is exact at both ends, where arccos has no slope.
+    return jnp.arctan2(numerics.sine(cosine), cosine)
 
 
 def safe(cosine: Array, shifted: Array, margin: ArrayLike) -> Array:
@@ -205,13 +194,97 @@ def combined(
         Deng et al., "ArcFace", CVPR 2019, arXiv:1801.07698, eq. 4 and table 2.
     """
     cosine = numerics.promote(cosine)
-    # The two-argument arctangent is exact at both ends, where arccos has no slope.
-    angle = angle_factor * jnp.arctan2(numerics.sine(cosine), cosine) + angle_shift
+    shifted = angle_factor * angle(cosine) + angle_shift
     if not monotone:
-        return jnp.cos(angle) - shift
-    turns = jnp.floor(angle / jnp.pi)
+        return jnp.cos(shifted) - shift
+    turns = jnp.floor(shifted / jnp.pi)
     sign = 1.0 - 2.0 * jnp.mod(turns, 2.0)
-    return sign * jnp.cos(angle) - 2.0 * turns - shift
+    return sign * jnp.cos(shifted) - 2.0 * turns - shift
+
+
+def sphereface_r(cosine: ArrayLike, *, margin: ArrayLike = 1.5) -> Array:
+    """Multiplicative margin that stops at the antipode, `cos(min(m theta, pi))`.
+
+    The first version of SphereFace-R; flat for angles above `pi / m`, where only the
+    detached gradient of `straight_through` goes on pulling. The second version leaves
+    the target alone: see `sphereface_r_others`.
+
+    Args:
+        cosine: target cosines, any shape.
+        margin: `m >= 1`, a factor; 1.5 in the authors' code.
+
+    Returns:
+        An array of the shape of `cosine`, in at least float32.
+
+    Example:
+        >>> [round(float(sphereface_r(c, margin=2.0)), 4) for c in (1.0, 0.5, -0.5)]
+        [1.0, -0.5, -1.0]
+
+    References:
+        Liu et al., "SphereFace Revived: Unifying Hyperspherical Face Recognition",
+        TPAMI 2022, arXiv:2109.05565 (SphereFace-R v1).
+    """
+    cosine = numerics.promote(cosine)
+    return jnp.cos(jnp.minimum(margin * angle(cosine), jnp.pi))
+
+
+def li_arcface(cosine: ArrayLike, *, margin: ArrayLike = 0.45) -> Array:
+    """Additive angular margin on a linear target, `1 - 2 (theta + m) / pi`.
+
+    It falls evenly with the angle, all the way, so that it needs no fallback. The other
+    classes are linear too: see `li_arcface_others`.
+
+    Args:
+        cosine: target cosines, any shape.
+        margin: `m` in radians.
+
+    Returns:
+        An array of the shape of `cosine`, in at least float32.
+
+    Example:
+        >>> [round(float(li_arcface(c, margin=0.0)), 4) for c in (1.0, 0.5, -1.0)]
+        [1.0, 0.3333, -1.0]
+
+    References:
+        Li et al., "AirFace: Lightweight and Efficient Model for Face Recognition", ICCV
+        Workshops 2019, arXiv:1907.12256 (Li-ArcFace).
+    """
+    shifted = angle(numerics.promote(cosine)) + margin
+    return jnp.asarray(1.0 - 2.0 * shifted / jnp.pi)
+
+
+def sphereface2(
+    cosine: ArrayLike, *, margin: ArrayLike = 0.4, exponent: ArrayLike = 3.0
+) -> Array:
+    """Stretched cosine with an additive margin, `g(c) - m`.
+
+    `g(c) = 2 ((c + 1) / 2)^t - 1` maps [-1, 1] to itself and spreads out the high
+    cosines. The other classes have the margin on the other side: see
+    `sphereface2_others`.
+
+    Args:
+        cosine: target cosines, any shape.
+        margin: `m`, in units of the cosine.
+        exponent: `t >= 1`.
+
+    Returns:
+        An array of the shape of `cosine`, in at least float32.
+
+    Example:
+        >>> [round(float(sphereface2(c, margin=0.0)), 4) for c in (1.0, 0.0, -1.0)]
+        [1.0, -0.75, -1.0]
+
+    References:
+        Wen et al., "SphereFace2: Binary Classification is All You Need for Deep Face
+        Recognition", ICLR 2022, arXiv:2108.01513 (similarity adjustment).
+    """
+    return jnp.asarray(stretch(numerics.promote(cosine), exponent) - margin)
+
+
+def stretch(cosine: Array, exponent: ArrayLike) -> Array:
+    """`g(c) = 2 ((c + 1) / 2)^t - 1`."""
+    # Rounding may leave c below -1, where the power of a negative number is NaN.
+    return 2.0 * jnp.maximum((cosine + 1.0) / 2.0, 0.0) ** exponent - 1.0
 
 
 def straight_through(cosine: ArrayLike, *, margin: Margin) -> Array:

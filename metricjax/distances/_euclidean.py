@@ -1,10 +1,4 @@
-"""Distances between two sets of vectors: `(x, y) -> [n, m]`, smaller is closer.
-
-`y` defaults to `x`. Every function takes any floating dtype and returns float32
-(float64 stays float64). Products run at full float32 by default; see `precision`.
-"""
-
-from collections.abc import Callable
+"""Distances of straight lines: Euclidean, squared, and with a learned matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +6,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from metricjax import _checks, numerics
+from metricjax.distances._pairwise import (
+    Distance,
+    sides,
+    squared_difference,
+    sum_over_dims,
+)
 from metricjax.numerics import HIGHEST, Precision
-
-__all__ = ["cosine", "euclidean", "manhattan", "paired", "squared_euclidean"]
-
-Distance = Callable[..., Array]
-
-
-def _sides(x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array]:
-    y = x if y is None else y
-    _checks.check_embeddings("x", x)
-    _checks.check_embeddings("y", y)
-    _checks.check_same_dim("x", x, "y", y)
-    return numerics.promote(x), numerics.promote(y)
-
-
-def _sum_over_dims(term: Callable[[Array], Array], x: Array, y: Array) -> Array:
-    """`sum_d term(x_d - y_d)` for all pairs, without the `[n, m, dim]` cube."""
-
-    # Checkpointed, so that the gradient keeps the columns and not each difference.
-    @jax.checkpoint
-    def column(x_d: Array, y_d: Array) -> Array:
-        return term(x_d[:, None] - y_d[None, :])
-
-    def add(total: Array, columns: tuple[Array, Array]) -> tuple[Array, None]:
-        return total + column(*columns), None
-
-    first = column(x[:, 0], y[:, 0])
-    return jax.lax.scan(add, first, (x.T[1:], y.T[1:]))[0]
 
 
 def squared_euclidean(
@@ -73,9 +46,9 @@ def squared_euclidean(
         >>> squared_euclidean(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])).tolist()
         [[25.0]]
     """
-    x, y = _sides(x, y)
+    x, y = sides(x, y)
     if exact:
-        return _sum_over_dims(jnp.square, x, y)
+        return sum_over_dims(squared_difference, x, y)
     x2 = jnp.sum(jnp.square(x), axis=1)[:, None]
     y2 = jnp.sum(jnp.square(y), axis=1)[None, :]
     gram = numerics.matmul(x, y.T, precision=precision)
@@ -111,54 +84,49 @@ def euclidean(
     return numerics.sqrt(squared_euclidean(x, y, exact=exact, precision=precision))
 
 
-def cosine(
-    x: ArrayLike, y: ArrayLike | None = None, *, precision: Precision = HIGHEST
+def mahalanobis(
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    factor: ArrayLike,
+    exact: bool = False,
+    precision: Precision = HIGHEST,
 ) -> Array:
-    """Cosine distance, `1 - x_i.y_j / (||x_i|| ||y_j||)`, in [0, 2].
+    """Mahalanobis distance, `||L (x_i - y_j)||`, of a matrix `M = L^T L`.
 
-    A zero vector is at distance 1 from everything, with zero gradient.
-
-    Args:
-        x: `[n, dim]`.
-        y: `[m, dim]`; `x` if None.
-        precision: of the matrix product.
-
-    Returns:
-        `[n, m]`.
-
-    Raises:
-        ValueError: if `x` or `y` is not a matrix, or their `dim` differ.
-        TypeError: if one is not floating.
-
-    Example:
-        >>> cosine(jnp.array([[1.0, 0]]), jnp.array([[0, 2.0], [3.0, 0]])).tolist()
-        [[1.0, 0.0]]
-    """
-    x, y = (numerics.l2_normalize(side) for side in _sides(x, y))
-    return 1.0 - numerics.matmul(x, y.T, precision=precision)
-
-
-def manhattan(x: ArrayLike, y: ArrayLike | None = None) -> Array:
-    """Manhattan (L1) distance, `sum_d |x_id - y_jd|`.
-
-    It has no matrix product: time is n * m * dim elementwise, memory n * m.
+    The factor may be learned: any `L` gives a valid `M`, so that nothing needs to be
+    projected. Where the same rows are measured block by block, `L` is applied to the
+    candidates each time; `euclidean` on rows already multiplied by `L` saves that.
 
     Args:
         x: `[n, dim]`.
         y: `[m, dim]`; `x` if None.
+        factor: `L`, `[rank, dim]`; fewer rows than columns also reduce the dimension.
+        exact: see `squared_euclidean`. Static.
+        precision: of the matrix products.
 
     Returns:
         `[n, m]`, not negative.
 
     Raises:
-        ValueError: if `x` or `y` is not a matrix, or their `dim` differ.
+        ValueError: if an argument is not a matrix, or their `dim` differ.
         TypeError: if one is not floating.
 
     Example:
-        >>> manhattan(jnp.array([[0.0, 0.0]]), jnp.array([[3.0, -4.0]])).tolist()
-        [[7.0]]
+        >>> x, y = jnp.array([[0.0, 0.0]]), jnp.array([[3.0, 4.0]])
+        >>> mahalanobis(x, y, factor=jnp.array([[1.0, 0.0], [0.0, 3.0]])).round(4)
+        Array([[12.3693]], dtype=float32)
+
+    References:
+        Weinberger and Saul, "Distance Metric Learning for Large Margin Nearest Neighbor
+        Classification", JMLR 2009, eq. 2-3 (squared there).
     """
-    return _sum_over_dims(jnp.abs, *_sides(x, y))
+    x, y = sides(x, y)
+    _checks.check_embeddings("factor", factor)
+    _checks.check_same_dim("x", x, "factor", factor)
+    factor = jnp.asarray(factor)
+    x, y = (numerics.matmul(side, factor.T, precision=precision) for side in (x, y))
+    return euclidean(x, y, exact=exact, precision=precision)
 
 
 def paired(x: ArrayLike, y: ArrayLike, *, distance: Distance = euclidean) -> Array:

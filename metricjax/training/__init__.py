@@ -1,0 +1,36 @@
+"""Training: state, step, loop, checkpoints, evaluation, recipes and reports.
+
+For a loop of your own, `step.make_step` and `state.init` are all that is needed;
+`loop.fit` adds progress, logs, checkpoints and exact resume; `run` does what
+`train.py` does. The modules are imported when first used.
+"""
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "augment",
+    "checkpoints",
+    "evaluate",
+    "experiment",
+    "folder",
+    "logs",
+    "loop",
+    "pictures",
+    "recipes",
+    "report",
+    "run",
+    "settings",
+    "state",
+    "step",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

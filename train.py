@@ -1,0 +1,114 @@
+"""Train an encoder by a recipe and measure it on classes that it never saw.
+
+    python train.py                                the default recipe, arcface
+    python train.py --recipe triplet --steps 200   another recipe, another setting
+    python train.py --recipe triplet --help        all settings of a recipe
+    python train.py --list                         all recipes
+
+Started again, the same command continues where it was stopped.
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from rich.console import Console
+
+from metricjax.training import recipes, run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is not a setting of the recipe."""
+
+    recipe: str = "arcface"
+    """What to train: --list shows the recipes. The other flags depend on it."""
+
+    list: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Show the recipes and stop."""
+
+    out: Path | None = None
+    """The run's folder; runs/RECIPE by default. A run in it is continued."""
+
+    data_dir: Path | None = None
+    """Folder of raw data files; METRICJAX_DATA_DIR by default."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; gives the exit code."""
+    try:
+        return command(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return fail(
+            "Stopped. The same command continues from the last checkpoint.", 130
+        )
+
+
+def command(arguments: Sequence[str]) -> int:
+    """Parse the arguments, train, report."""
+    console = Console()
+    try:
+        options = parse(arguments)
+        if options.list:
+            return show_recipes(console)
+        use_compilation_cache()
+        plan = run.prepare(
+            recipes.load(options.recipe),
+            options.settings,
+            out=options.out or Path("runs", options.recipe),
+            data_dir=options.data_dir,
+        )
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return fail(error, 2)
+    try:
+        run.execute(plan, console=console)
+    except (FloatingPointError, OSError) as error:
+        return fail(error, 1)
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The options; their `settings` are those of the recipe that `--recipe` names."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--recipe", default=Options.recipe)
+    settings = recipes.load(first.parse_known_args(arguments)[0].recipe).Settings
+    options = dataclasses.make_dataclass(
+        "Options",
+        [("settings", tyro.conf.OmitArgPrefixes[settings])],
+        bases=(Options,),
+        frozen=True,
+        kw_only=True,
+    )
+    return tyro.cli(options, args=arguments, prog="train.py", description=__doc__)
+
+
+def show_recipes(console: Console) -> int:
+    """Print the name and the first line of each recipe."""
+    for name in recipes.names():
+        summary = (recipes.load(name).__doc__ or "").partition("\n")[0]
+        console.print(f"[bold]{name}[/bold]: {summary}", soft_wrap=True)
+    return 0
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs, unless the user has arranged that."""
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(root / "metricjax" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def fail(reason: object, code: int) -> int:
+    """Say why in one line, on standard error."""
+    print(f"train.py: {reason}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
