@@ -316,7 +316,7 @@ def metrics(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     calculator = AccuracyCalculator()
     found["clusters/NMI"] = calculator.calculate_NMI(y, arrays["clusters"])
     found["clusters/AMI"] = calculator.calculate_AMI(y, arrays["clusters"])
-    return {name: np.float64(score) for name, score in found.items()}
+    return {name: np.asarray(score, np.float64) for name, score in found.items()}
 
 
 def _public(module: Any) -> list[str]:

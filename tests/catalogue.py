@@ -68,19 +68,28 @@ def defaults(function: Callable) -> str:
 def rows_of(function: Callable) -> list[Row]:
     """The rows of the conformance table that test a loss."""
 
-    def tested(row: Row) -> Callable:
-        return row.loss.func if isinstance(row.loss, Partial) else row.loss
+    def tested(row: Row) -> str:
+        loss = row.loss.func if isinstance(row.loss, Partial) else row.loss
+        # By name: a row may wrap a loss to give it its inputs in another form.
+        return getattr(loss, "__name__", "")
 
-    return [row for row in LOSSES if tested(row) is function]
+    return [row for row in LOSSES if tested(row) == function.__name__]
 
 
-def takes(row: Row) -> str:
+ALIGNED = {"other_embeddings", "positives", "guide_embeddings"}
+CLASSES = {"class_weights", "proxies", "centers"}
+
+
+def takes(function: Callable, row: Row) -> str:
     """What a loss is given, in a word."""
+    names = inspect.signature(function).parameters.keys()
     if row.refs:
         return "pairs"
-    if not row.labels:
-        return "no labels"
-    return "classes" if len(row.inputs) > 1 else "labels"
+    if names & ALIGNED:
+        return "aligned"
+    if names & CLASSES:
+        return "classes"
+    return "labels" if "labels" in names else "no labels"
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:
@@ -97,7 +106,7 @@ def loss_line(function: Callable) -> list[str]:
     return [
         f"`{function.__name__}`",
         what(function),
-        takes(row),
+        takes(function, row),
         defaults(function),
         memory,
         devices,

@@ -9,6 +9,7 @@ import re
 import pytest
 
 import metricjax
+from tests import catalogue
 
 ROOT = pathlib.Path(__file__).parents[1]
 MODULES = sorted(
@@ -24,6 +25,12 @@ def test_examples_of_docstrings(name: str):
     assert module.__doc__, name
     failed, _ = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert failed == 0
+
+
+def test_the_catalogue_is_that_of_the_code():
+    assert catalogue.PATH.read_text() == catalogue.text(), (
+        "run python -m tests.catalogue"
+    )
 
 
 def blocks() -> list[str]:

@@ -200,14 +200,15 @@ def test_parameters_may_be_one_for_each_example():
     cosine = np.array([0.9, 0.1, -0.8])
     m = np.array([0.1, 0.5, 1.2])
     for function, name in (
-        (margins.arcface, "margin"),
-        (margins.cosface, "margin"),
+        (Partial(margins.arcface), "margin"),
+        (Partial(margins.cosface), "margin"),
         (Partial(margins.arcface, fallback=margins.continuous), "margin"),
-        (margins.sphereface, "margin"),
-        (margins.combined, "angle_shift"),
+        (Partial(margins.sphereface), "margin"),
+        (Partial(margins.combined), "angle_shift"),
     ):
-        found = function(cosine, **{name: m})
-        each = [float(function(c, **{name: k})) for c, k in zip(cosine, m, strict=True)]
+        found = jax.jit(function)(cosine, **{name: m})
+        one = jax.jit(function)
+        each = [float(one(c, **{name: k})) for c, k in zip(cosine, m, strict=True)]
         np.testing.assert_allclose(found, each, rtol=1e-12)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from metricjax import distances, mining
+from metricjax import distances as metric
+from metricjax import mining
 from metricjax.pairs import Pairs, Triplets
 from tests.oracles import mining as oracles
 
@@ -135,9 +136,8 @@ def listed(chosen: Triplets, index=()):
 )
 def test_nothing_comes_of_rows_without_known_distances(miner):
     shape = (BATCHES, ROWS, N)
-    everything = Pairs(
-        *(np.broadcast_to(m, shape) for m in (np.arange(N) < 4, np.arange(N) > 4))
-    )
+    columns = jnp.broadcast_to(jnp.arange(N), shape)
+    everything = Pairs(columns < 4, columns > 4)
     chosen = run(miner, np.full(shape, np.nan, np.float32), everything)
     last = chosen.valid if isinstance(chosen, Triplets) else chosen.positive | chosen[1]
     assert not np.any(last)
@@ -175,9 +175,9 @@ def test_distances_may_be_of_low_precision():
 
 def test_the_share_that_is_kept_may_be_traced_from_nothing_to_everything():
     distances, positive, negative = problems(4)
-    pairs, shares = Pairs(positive, negative), np.float32([0.0, 0.25, 1.0])
-    vmapped = jax.vmap(lambda s: mining.hard_aware(distances, pairs, share=s))
-    kept = run(vmapped, shares)
+    pairs, shares = Pairs(positive, negative), np.array([0.0, 0.25, 1.0], np.float32)
+    miner = jax.vmap(lambda s, d: mining.hard_aware(d, pairs, share=s), (0, None))
+    kept = run(miner, shares, distances)
     for index, d, positives, negatives in rows_of(distances, positive, negative):
         for i, share in enumerate(shares):
             found = tuple(set(np.flatnonzero(mask[i][index]).tolist()) for mask in kept)
@@ -192,7 +192,7 @@ def test_the_hardest_share_is_exact_for_any_floats():
     values[:, 7], values[:, 8], values[0, 9] = 0.0, -0.0, np.inf
     for kind in (np.float64, np.float32):
         distances = values.astype(kind)
-        pairs = Pairs(np.zeros((5, 40), bool), np.ones((5, 40), bool))
+        pairs = Pairs(jnp.zeros((5, 40), bool), jnp.ones((5, 40), bool))
         kept = run(mining.hard_aware, distances, pairs, share=0.37)
         for row, mask in zip(distances, kept.negative, strict=True):
             order = np.argsort(row, kind="stable")[: math.ceil(0.37 * 40)]
@@ -274,7 +274,7 @@ def test_the_default_angle_of_angular_is_twenty_degrees():
     @jax.jit
     def chooses(degrees):
         far = x.at[2, 0].set(1 / jnp.tan(jnp.radians(degrees)))
-        d = distances.euclidean(far, exact=True)[0]
+        d = metric.euclidean(far, exact=True)[0]
         return jnp.any(mining.angular(d, pairs, candidates=far, positives=1).valid)
 
     assert chooses(20.1)

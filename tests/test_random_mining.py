@@ -106,7 +106,8 @@ def test_uniform_histogram_keeps_a_few_of_each_bin():
     miner = Partial(
         mining.uniform_histogram, bins=7, positives_per_bin=2, negatives_per_bin=5
     )
-    kept = jax.jit(miner)(jax.random.key(0), distances, Pairs(positive, negative))
+    pairs = Pairs(jnp.asarray(positive), jnp.asarray(negative))
+    kept = jax.jit(miner)(jax.random.key(0), distances, pairs)
     for d, mask, chosen, per_bin in (
         *zip(distances, positive, kept.positive, [2] * 6, strict=True),
         *zip(distances, negative, kept.negative, [5] * 6, strict=True),

@@ -118,8 +118,9 @@ def hyperbolic(
 
     References:
         Khrulkov et al., "Hyperbolic Image Embeddings", CVPR 2020, arXiv:1904.02239,
-        section 4. The default curvature: Ermolov et al., "Hyperbolic Vision Transformers:
-        Combining Improvements in Metric Learning", CVPR 2022, arXiv:2203.10833.
+        section 4. The default curvature: Ermolov et al., "Hyperbolic Vision
+        Transformers: Combining Improvements in Metric Learning", CVPR 2022,
+        arXiv:2203.10833.
     """
     x, y = (_inside(side, curvature) for side in sides(x, y))
     gap = squared_euclidean(x, y, exact=exact, precision=precision)
@@ -156,9 +157,9 @@ def to_ball(
 
     References:
         Khrulkov et al., "Hyperbolic Image Embeddings", CVPR 2020, arXiv:1904.02239,
-        section 4. Clipping: Guo et al., "Clipped Hyperbolic Classifiers Are Super-Hyperbolic
-        Classifiers", CVPR 2022, arXiv:2107.11472; 2.3 is Ermolov et al.'s (see
-        `hyperbolic`).
+        section 4. Clipping: Guo et al., "Clipped Hyperbolic Classifiers Are
+        Super-Hyperbolic Classifiers", CVPR 2022, arXiv:2107.11472; 2.3 is Ermolov et
+        al.'s (see `hyperbolic`).
     """
     _checks.check_embeddings("x", x)
     x = numerics.promote(x)

@@ -4,7 +4,6 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
@@ -25,7 +24,7 @@ def curricularface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """CurricularFace: ArcFace that emphasises hard classes more and more.
 
     A class whose cosine is above `cos(theta_y + m)` has the logit `s c_j (t + c_j)`.
@@ -86,7 +85,7 @@ def mv_softmax(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """MV-Softmax: a margin, and more weight on the classes that beat the target.
 
     A class whose cosine is above the target with its margin has the logit `s (t c_j + t
@@ -150,7 +149,7 @@ def magface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """MagFace: ArcFace whose margin grows with the length `a` of the embedding.
 
     Each example costs its ArcFace with the margin `margins.magface_margin(a)`, plus
@@ -222,7 +221,7 @@ def adaface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """AdaFace: a margin that depends on the quality of the image, told by the length.
 
     The target logit is `s (cos(theta_y - m z) - m (1 + z))`, where `z` is the length of
@@ -288,7 +287,7 @@ def adacos(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """AdaCos: softmax over scaled cosines, whose scale needs no tuning.
 
     Fixed, the scale is `sqrt(2) log(classes - 1)`. Dynamic, it is a state: begin with

@@ -2,7 +2,6 @@
 
 from typing import Any, Unpack
 
-from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
@@ -22,7 +21,7 @@ def arcface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """ArcFace: softmax cross-entropy with an additive angular margin.
 
     The target logit is `s cos(theta_y + m)`, the others `s cos(theta_j)`.
@@ -82,7 +81,7 @@ def cosface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """CosFace (AM-Softmax): softmax cross-entropy with an additive cosine margin.
 
     The target logit is `s (cos(theta_y) - m)`, the others `s cos(theta_j)`.
@@ -140,7 +139,7 @@ def combined(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Combined margin: the target logit is `s (cos(m1 theta_y + m2) - m3)`.
 
     Args:
@@ -200,7 +199,7 @@ def li_arcface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Li-ArcFace: an additive angular margin on logits that are linear in the angle.
 
     The target logit is `s (1 - 2 (theta_y + m) / pi)`, the others `s (1 - 2 theta_j /

@@ -26,7 +26,7 @@ def margin_sigmoid(
     negative_weight: ArrayLike = 1.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Binary cross-entropy of each class, over scaled cosines with a margin.
 
     `w+ softplus(-(s t(c_y) + b)) + w- sum_{j != y} softplus(s o(c_j, t(c_y)) + b)`:
@@ -87,7 +87,7 @@ def _apply(
     target: Array,
     reduction: Reduction | None,
     options: ClassOptions,
-) -> Array | Any:
+) -> Any:
     candidates, measure = _classes.candidates(w)
     return rows.apply(
         row,
@@ -139,7 +139,7 @@ def uniface(
     negative_weight: ArrayLike = 1.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """UniFace: one learned threshold between all positive and all negative cosines.
 
     `softplus(-(s (c_y - m) - b)) + l sum_{j != y} softplus(s c_j - b)`. The authors'
@@ -199,7 +199,7 @@ def sphereface2(
     detached: bool = False,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """SphereFace2: binary decisions with a margin on both sides of the boundary.
 
     `l/r softplus(-(r (g(c_y) - m) + b)) + (1 - l)/r sum_{j != y} softplus(r (g(c_j) +
@@ -265,7 +265,7 @@ def p2sgrad(
     *,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """P2SGrad: the cosines regress to one for the true class and zero for the others.
 
     `1/2 sum_j (c_j - [j = y])^2`, the loss whose gradient in the cosines is that of the

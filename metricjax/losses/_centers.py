@@ -24,7 +24,7 @@ def center(
     weights: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """Center loss: half the squared distance to the center of the class.
 
     `||x_i - c_{y_i}||^2 / 2`. No gradient flows to the centers: after each step move
@@ -86,7 +86,7 @@ def center_softmax(
     center_weight: ArrayLike = 0.003,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Softmax cross-entropy and center loss together, on embeddings of any length.
 
     `-log softmax_y(w_j . x) + l ||x - c_y||^2 / 2`. The softmax is plain, neither side

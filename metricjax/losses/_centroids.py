@@ -23,7 +23,7 @@ def centroid_triplet(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Centroid triplet loss: closer to the centroid of its class than to another's.
 
     `[d(a, c_P) - d(a, c_N) + m]_+`. `c_P` is the mean of the class in the batch without

@@ -52,7 +52,7 @@ def margin_softmax(
     penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Softmax cross-entropy over scaled cosines, with a margin on the true class.
 
     `-log(exp(s t(c_y)) / (exp(s t(c_y)) + sum_{j != y} exp(s o(c_j, t(c_y)))))`, with
@@ -179,7 +179,7 @@ def normface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """NormFace (normalised softmax): softmax over scaled cosines, without margin.
 
     With C classes that are equally far apart the loss can't fall below `log(1 + (C - 1)

@@ -20,7 +20,7 @@ def supcon(
     temperature: ArrayLike = 0.1,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Supervised contrastive loss, the mean over positives outside of the logarithm.
 
     `-1/|P(i)| sum_{p in P(i)} log(exp(s_ip / t) / sum_{a != i} exp(s_ia / t))`, where
@@ -63,7 +63,7 @@ def ntxent(
     other_positives: bool = True,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """NT-Xent (SimCLR): cross-entropy of each positive pair against the candidates.
 
     `-log(exp(s_ip / t) / sum_{a != i} exp(s_ia / t))` for each positive pair, where `s`
@@ -111,7 +111,7 @@ def dcl(
     temperature: ArrayLike = 0.1,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Decoupled contrastive loss (DCL): NT-Xent without the positive below the line.
 
     `-s_ip / t + log sum_{n in N(i)} exp(s_in / t)` for each positive pair, where `s` is

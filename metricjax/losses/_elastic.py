@@ -27,7 +27,7 @@ def elastic_arcface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """ElasticFace-Arc: ArcFace with a normally distributed margin for each example.
 
     `m_i ~ N(m, sigma)`, drawn from the key and the place of the example in the batch,
@@ -97,7 +97,7 @@ def elastic_cosface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """ElasticFace-Cos: CosFace with a normally distributed margin for each example.
 
     `m_i ~ N(m, sigma)`; see `elastic_arcface`.

@@ -27,7 +27,7 @@ def gist(
     within: bool = True,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[AlignedOptions],
-) -> Array | Any:
+) -> Any:
     """GISTEmbed: InfoNCE without the negatives that a guide takes for positives.
 
     `-log(exp(s(x_i, y_i) / t) / (exp(s(x_i, y_i) / t) + sum exp(s / t)))`, where `s` is

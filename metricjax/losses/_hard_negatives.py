@@ -27,7 +27,7 @@ def hard_negatives(
     semi_hard: bool = True,
     reduction: Reduction | None = reductions.sum,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Mean-negative plus closest-negative loss on aligned pairs.
 
     `[mean_neg - s(a, p) + m]_+ + [closest_neg - s(a, p) + m]_+` for each anchor; see
@@ -77,7 +77,7 @@ def mean_negative(
     margin: ArrayLike = 0.25,
     reduction: Reduction | None = reductions.sum,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Mean-negative loss on aligned pairs: `[mean_neg - s(a, p) + m]_+`.
 
     `mean_neg` is the mean similarity of an anchor to the positives of the others. It is
@@ -120,7 +120,7 @@ def closest_negative(
     semi_hard: bool = True,
     reduction: Reduction | None = reductions.sum,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Closest-negative loss on aligned pairs: `[closest_neg - s(a, p) + m]_+`.
 
     Args:

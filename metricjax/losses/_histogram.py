@@ -20,7 +20,7 @@ def fastap(
     bins: int = 10,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """FastAP: one minus the average precision of a histogram of distances.
 
     `1 - 1/|P(i)| sum_j H+_j h+_j / H_j`, where `h+` and `h` are the histograms of the
@@ -63,7 +63,7 @@ def histogram(
     bins: int = 151,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Histogram loss: how likely a negative pair is closer than a positive pair.
 
     `sum_r h-_r sum_{q <= r} h+_q`, where `h+` and `h-` are the histograms of the

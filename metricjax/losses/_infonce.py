@@ -43,7 +43,7 @@ def info_nce(
     negative_where: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[AlignedOptions],
-) -> Array | Any:
+) -> Any:
     """InfoNCE: each row should find its partner among the rows of the other set.
 
     `-log(exp(s_ii / t) / (exp(s_ii / t) + sum_{j != i} exp(s_ij / t) + sum_k exp(s_ik /
@@ -100,7 +100,7 @@ def multiple_negatives(
     scale: ArrayLike = 20.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[AlignedOptions],
-) -> Array | Any:
+) -> Any:
     """Multiple negatives ranking: the answers to other questions are wrong answers.
 
     `info_nce` from questions to answers, with `scale` for `1 / t` as in
@@ -155,7 +155,7 @@ def clip(
     temperature: ArrayLike = 0.07,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[AlignedOptions],
-) -> Array | Any:
+) -> Any:
     """CLIP: InfoNCE both ways, from images to texts and from texts to images.
 
     The mean of `info_nce(x, y)` and `info_nce(y, x)`. Memory is a block of rows.
@@ -199,7 +199,7 @@ def siglip(
     bias: ArrayLike = -10.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[AlignedOptions],
-) -> Array | Any:
+) -> Any:
     """SigLIP: is this text of this image? A logistic loss for each pair on its own.
 
     `log(1 + exp(-(t s_ii + b))) + sum_{j != i} log(1 + exp(t s_ij + b))`, where `s` is

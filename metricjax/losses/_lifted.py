@@ -21,7 +21,7 @@ def lifted_structure(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Lifted structured loss, with the negatives of both ends of a positive pair.
 
     `[log(sum_{k in N_i} exp(m - d_ik) + sum_{l in N_j} exp(m - d_jl)) + d_ij]_+^2 / 2`
@@ -143,7 +143,7 @@ def generalized_lifted_structure(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Generalised lifted structure: all positives against all negatives of an anchor.
 
     `[log sum_p exp(d_ap) + log sum_n exp(m - d_an)]_+` for each anchor.

@@ -26,7 +26,7 @@ def margin_based(
     upper_cutoff: ArrayLike = 1.4,
     reduction: Reduction | None = reductions.mean_active,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Margin-based loss with distance-weighted negatives, in expectation or drawn.
 
     `[d_ap - b + m]_+` for positives and `[b - d_an + m]_+` for negatives. The paper

@@ -23,7 +23,7 @@ def sphereface(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """SphereFace with normalised embeddings: a multiplicative angular margin.
 
     The target logit is `s psi(theta_y)`, where psi is `cos(m theta)` continued
@@ -82,7 +82,7 @@ def sphereface_r_v1(
     penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """SphereFace-R, version 1: the target is `s cos(min(m theta_y, pi))`.
 
     The others are `s cos(theta_j)`. The authors' code also multiplies the loss by `50 /
@@ -147,7 +147,7 @@ def sphereface_r_v2(
     penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """SphereFace-R, version 2: the other classes are `s cos(theta_j / m)`.
 
     The target is `s cos(theta_y)`: the margin is on the other classes, which seem
@@ -208,7 +208,7 @@ def a_softmax(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """A-Softmax, the loss of SphereFace as published: the length of `x` is the scale.
 
     The target logit is `|x| (lambda cos(theta_y) + psi(theta_y)) / (1 + lambda)`, with
@@ -266,7 +266,7 @@ def l_softmax(
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """L-Softmax: a multiplicative angular margin on plain inner products.
 
     The target logit is `|w_y| |x| (lambda cos(theta_y) + psi(theta_y)) / (1 + lambda)`,

@@ -22,7 +22,7 @@ def contrastive(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Contrastive loss: `d^2 / 2` for positives, `[m - d]_+^2 / 2` for negatives.
 
     Args:
@@ -113,7 +113,7 @@ def snr_contrastive(
     margin: ArrayLike = 1.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Contrastive loss on signal-to-noise distances: `[d - m_p]_+` and `[m - d]_+`.
 
     `d = var(x_a - x_j) / var(x_a)` over the coordinates, from one matrix product; no
@@ -169,7 +169,7 @@ def threshold_consistent_margin(
     negative_weight: ArrayLike = 1.0,
     reduction: Reduction | None = reductions.mean_active,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Threshold-consistent margin: one similarity threshold should fit all classes.
 
     `l_p [m_p - s_ap]_+` and `l_n [s_an - m_n]_+`: a regulariser to add to another loss.
@@ -249,7 +249,7 @@ def intra_pair_variance(
     negative_slack: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Intra-pair variance: positives, and negatives, should be alike in similarity.
 
     `[(1 - e_p) mean(s_p) - s_ap]_+^2` and `[s_an - (1 + e_n) mean(s_n)]_+^2`, with the

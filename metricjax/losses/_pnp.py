@@ -25,7 +25,7 @@ def pnp(
     temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """PNP: a penalty on the number of negatives that stand before each positive.
 
     `1/|P(i)| sum_{p in P(i)} f(R(p))` with `R(p) = sum_{n in N(i)} g(s_in - s_ip)`,
@@ -80,7 +80,7 @@ def pnp_iu(
     temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """PNP-Iu: `(1 + R) log(1 + R)`, whose slope grows without bound.
 
     Args:
@@ -123,7 +123,7 @@ def pnp_ib(
     temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """PNP-Ib: `(b R - log(1 + b R)) / b^2`, whose slope grows to `1 / b`.
 
     Args:
@@ -166,7 +166,7 @@ def pnp_ds(
     temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """PNP-Ds: `log(1 + R)`, whose slope falls slowly.
 
     Args:
@@ -209,7 +209,7 @@ def pnp_dq(
     temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """PNP-Dq: `1 - (1 + R)^-alpha`, whose slope falls quickly.
 
     A positive that stands behind many negatives, perhaps of another cluster of its

@@ -22,7 +22,7 @@ def proxy_nca(
     temperature: ArrayLike = 1 / 9,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Proxy-NCA: an example is nearer to its proxy than to the others.
 
     `-log(exp(-d_y / t) / sum_{z != y} exp(-d_z / t))`, where `d` is the squared
@@ -77,7 +77,7 @@ def proxy_nca_pp(
     temperature: ArrayLike = 1 / 9,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Proxy-NCA++: Proxy-NCA as a probability, with all proxies in the denominator.
 
     `-log(exp(-d_y / t) / sum_z exp(-d_z / t))`, where `d` is the squared Euclidean
@@ -132,7 +132,7 @@ def proxy_anchor(
     scale: ArrayLike = 32.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """Proxy-Anchor: each proxy is an anchor, the examples its candidates.
 
     `1/|P+| sum_p log(1 + sum_{y = p} exp(-a (c - m))) + 1/|P| sum_p log(1 + sum_{y !=
@@ -194,7 +194,7 @@ def soft_triple(
     regularization: ArrayLike = 0.2,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[ClassOptions],
-) -> Array | Any:
+) -> Any:
     """SoftTriple: softmax over classes that have several centers each.
 
     `-log(exp(s (S_y - m)) / (exp(s (S_y - m)) + sum_{j != y} exp(s S_j))) + r R`, where

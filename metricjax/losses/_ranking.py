@@ -21,7 +21,7 @@ def smooth_ap(
     temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Smooth-AP: one minus the average precision, with sigmoids for comparisons.
 
     `1 - 1/|P(i)| sum_{p in P(i)} R_P(p) / (R_P(p) + R_N(p))`, where `R_P(p) = 1 +
@@ -68,7 +68,7 @@ def recall_surrogate(
     rank_temperature: ArrayLike = 0.01,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Recall@k surrogate (RS@k): one minus a smooth Recall@k, averaged over k.
 
     `1 - mean_k 1/min(k, |P(i)|) sum_{p in P(i)} g((k - r(p)) / t1)`, with the rank

@@ -31,7 +31,7 @@ def lp_norm(
     weights: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """Lp regulariser: the length of each embedding, `||x||_p^q`.
 
     The zero vector costs nothing and gets no gradient.
@@ -77,7 +77,7 @@ def zero_mean(
     weights: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """Zero-mean regulariser: the sum of an embedding's entries, `|sum_d x_d|`.
 
     It is the mean over the entries of one embedding that is driven to zero, as in
@@ -119,7 +119,7 @@ def regularface(
     reduction: Reduction | None = reductions.mean,
     block_size: int | None = None,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """RegularFace: the cosine of each class to the nearest other class.
 
     `max_{j != i} cos(w_i, w_j)`; drives classes apart. Memory is a block of classes
@@ -182,7 +182,7 @@ def center_invariant(
     weights: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """Center-invariant regulariser: all classes of one length.
 
     `(||w_i||^2 - mean_k ||w_k||^2)^2 / 4`, so that classes of few examples are not
@@ -234,7 +234,7 @@ def sparse_centers(
     reduction: Reduction | None = reductions.mean,
     block_size: int | None = None,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """Sparse-centers regulariser: merges the centers of a class that has too many.
 
     `1/(C k (k - 1)) sum_j sum_{s < t} ||w_js - w_jt||` of unit vectors: half the mean

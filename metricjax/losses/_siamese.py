@@ -20,7 +20,7 @@ def siamese(
     head: heads.PairHead,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Binary cross-entropy of a pair head over all pairs of a batch.
 
     `-log sigmoid(z)` for positives, `-log(1 - sigmoid(z))` for negatives, where `z` is
@@ -77,7 +77,7 @@ def siamese_pairs(
     weights: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     axis_name: rows.Axis | None = None,
-) -> Array | Any:
+) -> Any:
     """Binary cross-entropy of a pair head over given pairs.
 
     `-log sigmoid(z)` where the label is 1, `-log(1 - sigmoid(z))` where it is 0.

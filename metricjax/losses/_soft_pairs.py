@@ -24,7 +24,7 @@ def multi_similarity(
     epsilon: ArrayLike | None = 0.1,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Multi-similarity loss: mined pairs of an anchor, weighed by how hard they are.
 
     `log(1 + sum_p exp(-a (s_ap - l))) / a + log(1 + sum_n exp(b (s_an - l))) / b`, over
@@ -110,7 +110,7 @@ def circle(
     scale: ArrayLike = 80.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Circle loss: each similarity is pushed as hard as it is far from its optimum.
 
     `log(1 + sum_n exp(s a_n (s_an - m)) sum_p exp(-s a_p (s_ap - 1 + m)))`, weighed by
@@ -175,7 +175,7 @@ def nca(
     distance: distances.Distance = distances.squared_euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Neighbourhood components analysis: the nearest neighbour should be of the class.
 
     `-log p_i`, where `p_i = sum_p exp(-s d_ip) / sum_{k != i} exp(-s d_ik)` is the
@@ -251,7 +251,7 @@ def ranked_list(
     balance: ArrayLike = 0.5,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Ranked list loss: positives inside a ball, negatives outside of a larger one.
 
     `(1 - l) sum_p w_p [d_ap - (b - m)]_+ / sum w + l sum_n w_n [b - d_an]_+ / sum w`

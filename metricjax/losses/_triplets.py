@@ -29,7 +29,7 @@ def triplet_all(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean_active,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Triplet loss over all triplets ("batch all"): `[d_ap - d_an + m]_+`.
 
     Exact, without ever listing the triplets: for one positive at a time, each negative
@@ -85,7 +85,7 @@ def triplet_semihard(
     distance: distances.Distance = distances.squared_euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Triplet loss with, for each positive, the nearest negative farther than it.
 
     `[d_ap - d_an + m]_+` with `d_an = min{d_an : d_an > d_ap}`. The choice carries no
@@ -136,7 +136,7 @@ def triplet_hard(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Triplet loss with the farthest positive and nearest negative ("batch hard").
 
     `[max_p d_ap - min_n d_an + m]_+`. The choice carries no gradient.
@@ -193,7 +193,7 @@ def triplet(
     distance: distances.Distance = distances.euclidean,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Triplet loss over the triplets that a miner chooses.
 
     The rows are computed once, to choose; then only the chosen triplets are

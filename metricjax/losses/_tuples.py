@@ -22,7 +22,7 @@ def n_pair(
     regularization: ArrayLike = 0.005,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """N-pair loss: softmax of one positive against all negatives, on dot products.
 
     `log(1 + sum_n exp(x_a.x_n - x_a.x_p)) + r (||x_a||^2 + ||x_p||^2)` for each
@@ -122,7 +122,7 @@ def tuplet_margin(
     scale: ArrayLike = 64.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Tuplet margin loss: a slack angle for the positive, against all negatives.
 
     `log(1 + sum_n exp(s (cos(theta_an) - cos(theta_ap - m))))` for each positive pair.
@@ -187,7 +187,7 @@ def angular(
     n_pair_weight: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
     **options: Unpack[rows.Options],
-) -> Array | Any:
+) -> Any:
     """Angular loss: bounds the angle at the negative of each triangle.
 
     `log(1 + sum_n exp(4 t (x_a + x_p).x_n - 2 (1 + t) x_a.x_p))`, `t = tan(alpha)^2`,

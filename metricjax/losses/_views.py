@@ -96,7 +96,7 @@ def vicreg(
     weights: ArrayLike | None = None,
     reduction: Reduction | None = reductions.mean,
     axis_name: AxisName | None = None,
-) -> Array | Any:
+) -> Any:
     """VICReg: views agree, each dimension varies, and no two dimensions go together.
 
     `a mean_ij (x_ij - y_ij)^2 + b [v(x) + v(y)] + c [c(x) + c(y)]`, with `v(x) = mean_j

@@ -7,6 +7,25 @@ For a loop of your own, `step.make_step` and `state.init` are all that is needed
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metricjax.training import (
+        augment,
+        checkpoints,
+        evaluate,
+        experiment,
+        folder,
+        logs,
+        loop,
+        pictures,
+        recipes,
+        report,
+        run,
+        settings,
+        state,
+        step,
+    )
 
 __all__ = [
     "augment",

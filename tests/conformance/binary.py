@@ -1,6 +1,5 @@
 """Sigmoids and regression over classes."""
 
-
 from jax.tree_util import Partial
 
 from metricjax import losses, margins

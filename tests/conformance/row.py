@@ -49,11 +49,11 @@ def per_example(row: Row) -> list[str]:
 def make_inputs(row: Row, batch: int, dim: int, seed: int = 0) -> dict[str, np.ndarray]:
     """Random float64 inputs of a row; scalars are positive, around one."""
     rng = np.random.default_rng(seed)
-    sizes = {BATCH: batch, DIM: dim}
+    sizes: dict[Any, Any] = {BATCH: batch, DIM: dim}
 
     def make(shape: tuple[Any, ...]) -> np.ndarray:
         if not shape:
             return np.asarray(rng.uniform(0.8, 1.2))
-        return rng.normal(size=tuple(sizes[n] if n in sizes else n for n in shape))
+        return rng.normal(size=tuple(sizes.get(n, n) for n in shape))
 
     return {name: make(shape) for name, shape in row.inputs.items()}
