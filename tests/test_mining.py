@@ -334,3 +334,21 @@ def test_on_similarities_the_nearest_is_the_largest():
     np.testing.assert_array_equal(
         cosine[i, chosen.negative[:, 0]], np.where(pairs.negative, cosine, -2).max(1)
     )
+
+
+def test_ties_go_to_the_lowest_index_in_long_rows_too():
+    rng = np.random.default_rng(12)
+    distances = rng.integers(0, 3, (4, 2000)).astype(np.float32)
+    pairs = Pairs(jnp.zeros((4, 2000), bool), jnp.asarray(rng.random((4, 2000)) < 0.6))
+    for miner in (
+        Partial(mining.hardest, negatives=7),
+        Partial(mining.hard_aware, share=0.3),
+    ):
+        kept = run(miner, distances, pairs).negative
+        for row, mask, found in zip(distances, pairs.negative, kept, strict=True):
+            columns = np.flatnonzero(mask)
+            order = columns[np.argsort(row[columns], kind="stable")]
+            np.testing.assert_array_equal(
+                np.flatnonzero(found), np.sort(order[: found.sum()])
+            )
+            assert found.sum() in (7, math.ceil(0.3 * len(columns)))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from metricjax import distances, losses, mining, reductions, rows, similarities
+from metricjax import distances, losses, mining, pairs, reductions, similarities
 from metricjax.metrics import clustering, retrieval
 from metricjax.numerics import l2_normalize
 from metricjax.pairs import Triplets
@@ -215,9 +215,9 @@ DISTANCES = {
 }
 
 
-def angular(d, pairs):
+def angular(d, both):
     unit = l2_normalize(INPUTS["embeddings"])
-    return mining.angular(d, pairs, candidates=unit, angle=30 * DEGREES)
+    return mining.angular(d, both, candidates=unit, angle=30 * DEGREES)
 
 
 MINERS = {
@@ -287,8 +287,8 @@ def test_distances_are_those_of_pytorch_metric_learning(x64, name):
 def test_miners_choose_what_those_of_pytorch_metric_learning_choose(x64, name):
     # That of multi-similarity is one of cosines.
     measure = cosine_distance if name == "multi_similarity" else distances.euclidean
-    mine = partial(rows.mine, MINERS[name], prepare=l2_normalize, measure=measure)
-    chosen = compiled(mine)(INPUTS["embeddings"], INPUTS["labels"])
+    rows = measure(l2_normalize(INPUTS["embeddings"]))
+    chosen = compiled(MINERS[name])(rows, pairs.from_labels(INPUTS["labels"]))
     want = recorded("miner")[name]
     if isinstance(chosen, Triplets):
         anchor, slot = np.nonzero(chosen.valid)
