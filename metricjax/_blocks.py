@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
+from metricjax.numerics import HIGHEST
 from metricjax.reductions import Terms
 
 Leaves = tuple[Any, ...]
@@ -183,7 +184,7 @@ def _sum_terms_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[Terms, Ter
     terms, gradients = _value_and_gradients(plan, wanted, leaves)
     # One number for each part of the loss: <its gradient, tangent>.
     inner = [
-        jnp.tensordot(gradient, dot, axes=jnp.ndim(dot))[None]
+        jnp.tensordot(gradient, dot, jnp.ndim(dot), precision=HIGHEST)[None]
         for gradient, dot in zip(gradients, _pick(dots, wanted), strict=True)
     ]
     zeros = jax.tree.map(jnp.zeros_like, terms)

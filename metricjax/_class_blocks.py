@@ -65,7 +65,7 @@ def statistics(
 
     @jax.checkpoint
     def update(weights: Array, start: Array, peak: Array) -> tuple[Array, ...]:
-        column = start + jnp.arange(block, dtype=labels.dtype)
+        column = (start + jnp.arange(block, dtype=labels.dtype))[None, :]
         is_target = labels[:, None] == column
         logits = logits_of(_cosine(embeddings, weights, precision), is_target)
         if padding:

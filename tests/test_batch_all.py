@@ -1,6 +1,7 @@
 """Batch-all triplets against all B^3 triplets, in float64, with many ties."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,3 +77,15 @@ def test_batch_all_in_float32_has_the_same_mean_over_active_triplets():
     value, slopes = jax.jit(jax.value_and_grad(loss))(x.astype(np.float32))
     assert float(value) == pytest.approx(total / active, rel=1e-5)
     np.testing.assert_allclose(slopes, gradient / active, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["triplet_all", "triplet_hard", "supcon"])
+def test_a_batch_of_8192_makes_no_array_of_its_pairs(name: str):
+    batch, dim = 8192, 128
+    x = jax.ShapeDtypeStruct((batch, dim), jnp.float32)
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    step = jax.jit(jax.value_and_grad(getattr(losses, name)))
+    memory = step.lower(x, labels).compile().memory_analysis()
+    assert memory is not None
+    # One [batch, batch] array would be 256 MiB.
+    assert memory.temp_size_in_bytes < 40 * 2**20

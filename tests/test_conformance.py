@@ -337,6 +337,7 @@ def test_references_that_are_the_batch_change_nothing(row: Row):
     assert_same(row, *with_refs(single(row)))
 
 
+@pytest.mark.full
 @pair_losses
 def test_masks_made_of_labels_equal_labels(row: Row):
     masks = pairs.from_labels(jnp.asarray(LABELS))

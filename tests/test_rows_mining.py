@@ -11,6 +11,8 @@ from jax.tree_util import Partial
 
 from metricjax import distances, losses, mining, pairs, reductions, rows
 from metricjax.pairs import Pairs
+from tests.conformance import LOSSES
+from tests.conformance.row import make_inputs
 from tests.oracles import losses as loops
 from tests.oracles import mining as oracles
 
@@ -208,6 +210,21 @@ def test_what_is_no_pair_cannot_be_chosen_and_triplets_are_no_pairs():
     np.testing.assert_array_equal(found, losses.contrastive(x, LABELS, block_size=5))
     with pytest.raises(TypeError, match=r"metricjax\.mining\.as_pairs"):
         losses.contrastive(x, LABELS, pair_miner=Partial(mining.hard))
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in LOSSES if row.refs], ids=lambda row: row.name
+)
+def test_every_pair_loss_asks_its_pair_miner(row):
+    asked = []
+
+    def miner(measured, masks):
+        asked.append(measured)
+        return masks
+
+    inputs = make_inputs(row, BATCH, 5)
+    jax.eval_shape(lambda x: row.loss(**x, labels=LABELS, pair_miner=miner), inputs)
+    assert asked
 
 
 # --- memories (what goes wrong elsewhere) ---------------------------------------------
