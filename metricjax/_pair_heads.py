@@ -107,7 +107,9 @@ def weighted_l1_logits(x: ArrayLike, y: ArrayLike, params: WeightedL1) -> Array:
     _checks.check_shape(
         "params.weights", weights, x.shape[1:], "one for each dimension"
     )
-    return jnp.sum(jnp.abs(x - y) * weights[None, :], axis=1) + params.bias
+    return jnp.sum(jnp.abs(x - y) * weights[None, :], axis=1) + numerics.promote(
+        params.bias
+    )
 
 
 def init_pair_network(
@@ -250,7 +252,7 @@ def pairwise(x: ArrayLike, y: ArrayLike | None = None, *, head: PairHead) -> Arr
 
     @jax.checkpoint
     def one(row: Array) -> Array:
-        return head(jnp.broadcast_to(row, y.shape), y)
+        return head(jnp.broadcast_to(row[None], y.shape), y)
 
     return jax.lax.map(one, jnp.asarray(x))
 

@@ -98,7 +98,7 @@ def _accumulate(one: Callable[[Array, Array], Any], positive: Array, zeros: Any)
     `zeros` is made of the rows, so that in `jax.shard_map` it varies as they do; where
     `some` is False the row has no positive left, and `one` must give zeros.
     """
-    column = jnp.arange(positive.shape[1], dtype=jnp.int32)
+    column = jnp.arange(positive.shape[1], dtype=jnp.int32)[None]
     steps = jnp.max(jnp.sum(positive, axis=1, dtype=jnp.int32))
 
     def step(_: Array, state: tuple[Array, Any]) -> tuple[Array, Any]:

@@ -308,7 +308,7 @@ def _semihard_negative(
 
 def _column(distances: Array, index: Array) -> Array:
     """Bool mask of one column in each row."""
-    return jnp.arange(distances.shape[1], dtype=index.dtype) == index[:, None]
+    return jnp.arange(distances.shape[1], dtype=index.dtype)[None] == index[:, None]
 
 
 def _row(

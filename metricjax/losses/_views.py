@@ -177,7 +177,7 @@ def _shortness_and_covariance(
         return x if axis_name is None else jax.lax.psum(x, axis_name)
 
     count = summed(jnp.sum(real))
-    mean = numerics.divide(summed(jnp.sum(x, axis=0)), count)
+    mean = numerics.divide(summed(jnp.sum(x, axis=0, keepdims=True)), count)
     centered = real[:, None] * (x - mean)
     products = summed(numerics.matmul(centered.T, centered))
     moments = numerics.divide(products, jnp.maximum(count - 1.0, 0.0))
