@@ -41,14 +41,18 @@ def goes_its_own_way(row: Row) -> bool:
     return is_first(row) if row.refs else is_first_of_its_file(row)
 
 
-def losses_that(condition):
-    """One test for each such row; those of a row share a process, and `reference`."""
-    chosen = [
-        pytest.param(row, id=row.name, marks=pytest.mark.xdist_group(row.name))
-        for row in LOSSES
-        if condition(row)
-    ]
-    return pytest.mark.parametrize("row", chosen)
+def losses_that(condition, in_full=lambda row: False):
+    """One test for each such row; those of a row share a process, and `reference`.
+
+    Rows of `in_full` belong to the long grid.
+    """
+
+    def case(row: Row):
+        marks = [pytest.mark.xdist_group(row.name)]
+        marks += [pytest.mark.full] * in_full(row)
+        return pytest.param(row, id=row.name, marks=marks)
+
+    return pytest.mark.parametrize("row", [case(r) for r in LOSSES if condition(r)])
 
 
 # What depends on the formula is tested on every variant of a loss; what depends on how
@@ -57,8 +61,11 @@ every_variant = losses_that(lambda row: True)
 every_loss = losses_that(is_first)
 sharded_losses = losses_that(lambda row: is_first(row) and row.sharded)
 pair_losses = losses_that(lambda row: is_first(row) and row.refs)
-engine_losses = losses_that(goes_its_own_way)
-lean_losses = losses_that(lambda row: row.linear_memory and goes_its_own_way(row))
+engine_losses = losses_that(is_first, in_full=lambda row: not goes_its_own_way(row))
+lean_losses = losses_that(
+    lambda row: is_first(row) and row.linear_memory,
+    in_full=lambda row: not goes_its_own_way(row),
+)
 
 
 def evaluate(row: Row, inputs, labels, **options):
