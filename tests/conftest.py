@@ -2,13 +2,18 @@
 
 import os
 import pathlib
+from importlib.metadata import version
 
 # Set before jax starts, which reads them once. Most of the time of the tests goes to
 # compiling programs that run for a millisecond, so they are not optimised.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-)
+FLAGS = [
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
+]
+if version("jaxlib").startswith("0.10."):
+    # Nearly halves the time to compile; later versions do not know this flag.
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

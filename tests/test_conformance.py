@@ -30,27 +30,11 @@ def is_first(row: Row) -> bool:
     return same[0] is row
 
 
-def is_first_of_its_file(row: Row) -> bool:
-    """Whether no row above is of the same file: class losses share their loop."""
-    file = function_of(row).__module__
-    return next(r for r in LOSSES if function_of(r).__module__ == file) is row
-
-
-def goes_its_own_way(row: Row) -> bool:
-    """Whether no row above goes through the engine in the same way."""
-    return is_first(row) if row.refs else is_first_of_its_file(row)
-
-
-def losses_that(condition, in_full=lambda row: False):
-    """One test for each such row; those of a row share a process, and `reference`.
-
-    Rows of `in_full` belong to the long grid.
-    """
+def losses_that(condition):
+    """One test for each such row; those of a row share a process, and `reference`."""
 
     def case(row: Row):
-        marks = [pytest.mark.xdist_group(row.name)]
-        marks += [pytest.mark.full] * in_full(row)
-        return pytest.param(row, id=row.name, marks=marks)
+        return pytest.param(row, id=row.name, marks=pytest.mark.xdist_group(row.name))
 
     return pytest.mark.parametrize("row", [case(r) for r in LOSSES if condition(r)])
 
@@ -61,11 +45,7 @@ every_variant = losses_that(lambda row: True)
 every_loss = losses_that(is_first)
 sharded_losses = losses_that(lambda row: is_first(row) and row.sharded)
 pair_losses = losses_that(lambda row: is_first(row) and row.refs)
-engine_losses = losses_that(is_first, in_full=lambda row: not goes_its_own_way(row))
-lean_losses = losses_that(
-    lambda row: is_first(row) and row.linear_memory,
-    in_full=lambda row: not goes_its_own_way(row),
-)
+lean_losses = losses_that(lambda row: is_first(row) and row.linear_memory)
 
 
 def evaluate(row: Row, inputs, labels, **options):
@@ -154,7 +134,7 @@ def test_eager_equals_compiled_equals_the_oracle_in_float32(row: Row):
     np.testing.assert_allclose(value, reference(row.name)[0], rtol=1e-6)
 
 
-@engine_losses
+@every_loss
 def test_sums_in_blocks_equal_reduced_terms(row: Row):
     default = _default_reduction(row)
     call = functools.partial(evaluate, row, weights=jnp.linspace(0.5, 2.0, BATCH))
@@ -326,7 +306,6 @@ def test_sharded_batch_gives_the_same_loss_and_gradient(row: Row):
     assert_same(row, *run(single(row), LABELS))
 
 
-@pytest.mark.full
 @sharded_losses
 def test_gradient_of_the_sharded_loss_is_that_of_the_loss(row: Row):
     loss = sharded(row, on_inputs(row, axis_name="data"), PartitionSpec())
@@ -375,7 +354,6 @@ def test_references_that_are_the_batch_change_nothing(row: Row):
     assert_same(row, *with_refs(single(row)))
 
 
-@pytest.mark.full
 @pair_losses
 def test_masks_made_of_labels_equal_labels(row: Row):
     masks = pairs.from_labels(jnp.asarray(LABELS))
