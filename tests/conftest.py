@@ -6,14 +6,12 @@ from importlib.metadata import version
 
 # Set before jax starts, which reads them once. Most of the time of the tests goes to
 # compiling programs that run for a millisecond, so they are not optimised.
-FLAGS = [
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-]
-if version("jaxlib").startswith("0.10."):
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     # Nearly halves the time to compile; later versions do not know this flag.
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

@@ -12,14 +12,47 @@ import pytest
 
 import train
 from metricjax import data
-from metricjax.training import checkpoints, evaluate, folder, recipes, run
+from metricjax.training import (
+    checkpoints,
+    evaluate,
+    folder,
+    pictures,
+    recipes,
+    run,
+    splits,
+)
 from metricjax.training.settings import Settings
 
 SCRIPT = pathlib.Path(train.__file__)
+SMALL = ["--width", "2", "--dim", "4"]
+FLAT = ["--encoder", "mlp", "--width", "1", "--dim", "4"]
 TINY = {
-    "arcface": ["--width", "2", "--dim", "4", "--batch", "16"],
+    "adaface": [*FLAT, "--batch", "16"],
+    "arcface": [*SMALL, "--batch", "16"],
+    "center": [*FLAT, "--batch", "16"],
+    "combined": [*FLAT, "--batch", "16", "--calibration-classes", "2", "--far", "0.2"],
+    "cosface": [*FLAT, "--batch", "16", "--warm-up", "0.5"],
+    "duplicates": [*FLAT, "--batch-classes", "8"],
+    "multi_similarity": [*FLAT, "--batch-classes", "4"],
+    "normface": [*FLAT, "--batch", "16", "--elastic", "0.04", "--thickness", "0.5"],
+    "omniglot": [*SMALL, "--data", "digits", "--test-classes", "3"],
+    "omniglot_large": [*SMALL, "--data", "digits", "--test-classes", "3"],
+    "proxy_anchor": [*FLAT, "--batch", "16"],
+    "siamese": [*SMALL, "--pairs", "8"],
+    "simclr": [*FLAT, "--batch", "16"],
+    "sphereface": [*FLAT, "--batch", "16"],
+    "subcenter": [*FLAT, "--batch", "16"],
+    "supcon": [*FLAT, "--batch-classes", "4"],
     "triplet": ["--encoder", "mlp", "--dim", "4", "--batch-classes", "4"],
 }
+SETS = {
+    "center": {"seen"},
+    "normface": {"seen"},
+    "omniglot": {"unseen"},
+    "omniglot_large": {"unseen"},
+}
+# How many measures beside those of all recipes.
+FURTHER = {"center": 4, "combined": 3, "normface": 4, "siamese": 3}
 PICTURES = ["distances", "embeddings", "retrievals", "roc"]
 
 
@@ -35,7 +68,23 @@ def test_every_recipe_has_a_tiny_run_here():
 
 
 @pytest.mark.parametrize("recipe", sorted(TINY))
-def test_a_tiny_run_trains_measures_and_reports(recipe, tmp_path, capsys, monkeypatch):
+def test_every_recipe_trains_and_measures_on_the_digits(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "draw", lambda *_, **__: None)
+    assert train.main(command(recipe, tmp_path, steps=2, every=2)) == 0
+    result = json.loads((tmp_path / "results.json").read_text())[0]
+    sets = {"unseen", "seen"} & result.keys()
+    assert sets == (SETS.get(recipe) or {"unseen", "seen"})
+    for part in sets:
+        assert list(result[part]["trained"]) == list(evaluate.METRICS)
+    report = (tmp_path / "report.md").read_text()
+    for name, value in result["further"].items():
+        assert 0.0 <= value <= 1.0
+        assert f"| {name} | {value:.4f} |" in report
+    assert len(result["further"]) == FURTHER.get(recipe, 0)
+
+
+def test_a_tiny_run_trains_measures_and_reports(tmp_path, capsys, monkeypatch):
+    recipe = "arcface"
     compiled, counts = [], {}
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(event) if "compile" in event else None
@@ -83,7 +132,7 @@ def check_trained_encoder(path, results):
     digits = data.load("digits")
     settings = Settings(evaluated_images=30)
     for index, result in enumerate(results):
-        unseen = run.split(digits, settings, index).unseen
+        unseen = splits.split(digits, settings, index).tested
         apply, params, state = run.trained_encoder(path, index=index)
         embeddings, _ = apply(params, state, unseen.images, train=False)
         scores = evaluate.scores(np.asarray(embeddings), unseen.labels)
@@ -163,10 +212,10 @@ def test_a_loss_that_diverges_ends_in_one_line(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--recipe", "nonsense"], "Expected a recipe of arcface, triplet"),
+        (["--recipe", "nonsense"], "Expected a recipe of adaface, arcface"),
         (["--data", "nonsense"], "nonsense"),
         (["--data", "folder:no/such/folder"], "no/such/folder"),
-        (["--splits", "5"], "lower --test-classes"),
+        (["--test-classes", "9"], "lower --test-classes"),
         (["--recipe", "triplet", "--batch-classes", "500"], "Expected `classes`"),
         (["--recipe", "triplet", "--batch-examples", "1"], "Expected `examples`"),
         (["--out", str(SCRIPT)], "choose another with --out"),

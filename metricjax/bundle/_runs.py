@@ -1,30 +1,18 @@
 """A bundle from the folder of a training run."""
 
-import dataclasses
 import os
 from pathlib import Path
 
-import jax
-
-from metricjax import data, training
+from metricjax import training
 from metricjax.bundle._bundle import Bundle, make
 
 
-def from_run(
-    folder: str | os.PathLike[str],
-    *,
-    split: int = 0,
-    data_dir: str | os.PathLike[str] | None = None,
-) -> Bundle:
+def from_run(folder: str | os.PathLike[str], *, split: int = 0) -> Bundle:
     """The encoder of a finished run, with the parameters of its last step.
-
-    The data of the run are read once more, for the size of the images and the names of
-    the training classes; the bundle does without them.
 
     Args:
         folder: of the run, as `train.py` leaves it.
         split: which of its splits.
-        data_dir: the folder of raw data files; see `metricjax.data.load`.
 
     Returns:
         The bundle, without calibration and gallery.
@@ -39,39 +27,21 @@ def from_run(
         raise FileNotFoundError(
             f"Expected a training run in {folder}, got no config.json there."
         )
-    if not (folder / f"split{split}" / "result.json").exists():
+    result = training.folder.read_json(folder / f"split{split}" / "result.json")
+    if result is None:
         raise FileNotFoundError(
             f"Expected a finished split {split} in {folder}, got none; the command "
             "that started the run continues it."
         )
-    recipe = training.recipes.load(config["recipe"])
-    settings = recipe.Settings(**config["settings"])
-    dataset = data.load(settings.data, data_dir=data_dir, size=settings.image_size)
-    part = training.run.split(dataset, settings, split)
-    # With validation classes, the test classes were left out of training too.
-    tested = training.run.split(
-        dataset, dataclasses.replace(settings, validation_classes=0), split
-    )
-    unseen = part.names | tested.names
-    shape = dataset.images.shape[1:]
-    experiment = recipe.build(settings, shape, part.classes)
-    template = experiment.init(jax.random.key(0, impl="rbg"))
-    restored = training.checkpoints.restore(
-        folder / f"split{split}" / "checkpoints", template
-    )
-    if restored.state is None:
-        raise FileNotFoundError(
-            f"Expected a checkpoint of split {split} in {folder}, got none that is "
-            f"intact. {' '.join(restored.skipped)}"
-        )
+    _, params, state = training.run.trained_encoder(folder, index=split)
     return make(
         {
             "recipe": config["recipe"],
             "settings": config["settings"],
-            "classes": part.classes,
+            "classes": config["data"]["classes"],
         },
-        restored.state.params["encoder"],
-        restored.state.model_state,
-        image_shape=shape,
-        trained_on=[n for i, n in enumerate(dataset.names) if i not in unseen],
+        params,
+        state,
+        image_shape=tuple(config["data"]["image_shape"]),
+        trained_on=result["trained_on"],
     )

@@ -26,18 +26,15 @@ from metricjax.cli._output import (
 from metricjax.gallery import Calibration, Gallery
 
 
-def bundle(
-    run: Folder, out: Folder, *, split: int = 0, data_dir: Path | None = None
-) -> int:
+def bundle(run: Folder, out: Folder, *, split: int = 0) -> int:
     """Make a bundle from a finished training run.
 
     Args:
         run: folder of the run, as train.py leaves it.
         out: folder of the new bundle.
         split: which split of the run.
-        data_dir: folder of raw data files; METRICJAX_DATA_DIR by default.
     """
-    made = bundles.from_run(run, split=split, data_dir=data_dir)
+    made = bundles.from_run(run, split=split)
     bundles.save(out, made)
     say(f"{out}: an encoder of images {_by(made.image_shape)}. Now calibrate it.")
     return 0

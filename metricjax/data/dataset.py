@@ -18,10 +18,12 @@ ZIP_DAMAGE = (
 
 
 class Dataset(NamedTuple):
-    """Labelled images.
+    """Labelled images, or other things in the form of uint8 arrays.
 
     Attributes:
-        images: `[n, height, width, channels]` uint8, with 1 or 3 channels.
+        images: `[n, height, width, channels]` uint8, with 1 or 3 channels; of texts
+            `[n, buckets]` uint8, the counts of `text.hashed_ngrams`, which
+            `encoders.MLP` takes with `image_shape=(buckets,)`.
         labels: `[n]` int32, in `[0, len(names))`.
         names: the name of each class.
         extra: further values of each image, `[n]` each, by name.
@@ -38,6 +40,8 @@ def checked(
     labels: np.ndarray,
     names: Sequence[str],
     source: object,
+    *,
+    vectors: bool = False,
 ) -> Dataset:
     """A `Dataset` of these arrays, or an error that names their source.
 
@@ -49,6 +53,7 @@ def checked(
         labels: `[n]` int.
         names: the name of each class.
         source: the file or folder of the arrays, for messages.
+        vectors: whether `images` are `[n, features]` instead.
 
     Returns:
         The data set, with an axis of channels and int32 labels.
@@ -56,14 +61,20 @@ def checked(
     Raises:
         ValueError: if shapes, dtypes or label values are wrong.
     """
-    if images.ndim == 3:
+    if images.ndim == 3 and not vectors:
         images = images[..., None]
     if images.dtype != np.uint8:
         raise ValueError(
             f"Expected uint8 images in {source}, got {images.dtype}; scale them to "
             "0..255 and convert with images.astype(np.uint8)."
         )
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
+    if vectors:
+        if images.ndim != 2 or 0 in images.shape:
+            raise ValueError(
+                f"Expected vectors [n, features] in {source}, got shape "
+                f"{list(images.shape)}."
+            )
+    elif images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
         raise ValueError(
             "Expected images [n, height, width] or [n, height, width, channels] with "
             f"1 or 3 channels in {source}, got shape {list(images.shape)}."
@@ -90,6 +101,38 @@ def _check_labels(
             f"Expected labels in [0, {classes}) in {source}, got values from "
             f"{labels.min()} to {labels.max()}; the file does not fit its class names."
         )
+
+
+def stacked(
+    images: Sequence[NDArray[np.uint8]],
+    paths: Sequence[object],
+    source: object,
+) -> NDArray[np.uint8]:
+    """Images `[height, width, channels]` as one array; in colour if one of them is.
+
+    Args:
+        images: grey or colour images, at least one.
+        paths: the file of each, for messages.
+        source: what lists the files, for messages.
+
+    Returns:
+        `[n, height, width, channels]` uint8.
+
+    Raises:
+        ValueError: if sizes differ.
+    """
+    first = images[0].shape[:2]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape[:2] != first:
+            raise ValueError(
+                f"Expected images of one size in {source}, got {list(first)} in "
+                f"{paths[0]} and {list(image.shape[:2])} in {path}; give a common size."
+            )
+    channels = max(image.shape[2] for image in images)
+    out = np.empty((len(images), *first, channels), np.uint8)
+    for row, image in zip(out, images, strict=True):
+        row[...] = image
+    return out
 
 
 def resized(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -3,10 +3,27 @@
 import os
 import pathlib
 
-from metricjax.data import dataset, digits, folders, idx, npz, omniglot, tfds
+from metricjax.data import (
+    csv_files,
+    dataset,
+    digits,
+    folders,
+    idx,
+    npz,
+    omniglot,
+    recordings,
+    spoken_digit,
+    tfds,
+)
 
 _ENVIRONMENT = "METRICJAX_DATA_DIR"
-_KNOWN = "digits, mnist, fashion_mnist, omniglot, tfds:NAME, npz:PATH or folder:PATH"
+_KNOWN = (
+    "digits, mnist, fashion_mnist, omniglot, spoken_digit, tfds:NAME, npz:PATH, "
+    "csv:PATH, audio:PATH or folder:PATH"
+)
+
+# Of the sets that are not idx files.
+_READERS = {"omniglot": omniglot, "spoken_digit": spoken_digit}
 
 
 def load(
@@ -24,11 +41,16 @@ def load(
     | `mnist`, `fashion_mnist` | the idx files, gzipped or not | train, test |
     | `omniglot` | the zips of images; ink 255; `extra` has alphabet and drawer | \
 train, test, small1, small2 |
+    | `spoken_digit` | the zip of recordings, as pictures of sounds; `extra` has \
+speaker and index | train |
     | `tfds:NAME` | a prepared TensorFlow data set with image and label | its own |
     | `npz:PATH` | arrays `images`, `labels`, `names` (the last two optional) | train |
+    | `csv:PATH` | columns text and label, or path of an image and label | train |
+    | `audio:PATH` | a folder or zip, one sub-folder of wav files for each class | \
+train |
     | `folder:PATH` | one sub-folder of image files for each identity | train |
 
-    Files of `mnist`, `fashion_mnist` and `omniglot` are looked for in
+    Files of `mnist`, `fashion_mnist`, `omniglot` and `spoken_digit` are looked for in
     `data_dir/name`, then in `data_dir`, then among prepared TensorFlow data sets.
     Nothing is ever downloaded.
 
@@ -58,6 +80,9 @@ train, test, small1, small2 |
     if kind == "folder" and path:
         _check_only_train(name, split)
         return folders.load(pathlib.Path(path), size=shape)
+    if kind == "csv" and path:
+        _check_only_train(name, split)
+        return csv_files.load(pathlib.Path(path), size=shape)
     if kind == "tfds" and path:
         return tfds.load(path, _folder(data_dir), split, size=shape)
     found = _load_own_size(name, kind, path, data_dir, split)
@@ -79,7 +104,10 @@ def _load_own_size(
     if kind == "npz" and path:
         _check_only_train(name, split)
         return npz.load(pathlib.Path(path))
-    if name in (*idx.NAMES, "omniglot"):
+    if kind == "audio" and path:
+        _check_only_train(name, split)
+        return recordings.load(pathlib.Path(path))
+    if name in (*idx.NAMES, *_READERS):
         return _raw_or_prepared(name, _folder(data_dir), split)
     raise ValueError(f"Expected the name of a data set: {_KNOWN}; got {name!r}.")
 
@@ -87,14 +115,14 @@ def _load_own_size(
 def _raw_or_prepared(
     name: str, folder: pathlib.Path | None, split: str
 ) -> dataset.Dataset:
-    reader = omniglot if name == "omniglot" else idx
+    reader = _READERS.get(name, idx)
     file_name = reader.file_name(split)
     path = reader.find(name, folder, split) if folder else None
     if path:
         return reader.load(name, path, split)
     try:
-        if name == "omniglot":
-            return omniglot.load_prepared(name, folder, split)
+        if name in _READERS:
+            return _READERS[name].load_prepared(name, folder, split)
         # The prepared sets name their classes 0 to 9.
         return tfds.load(name, folder, split)._replace(names=idx.NAMES[name])
     except (FileNotFoundError, ImportError) as error:

@@ -1,4 +1,26 @@
-"""Data sets that were prepared by TensorFlow Datasets; TensorFlow is not needed."""
+"""Data sets that were prepared by TensorFlow Datasets.
+
+To prepare one downloads its files and needs TensorFlow (`pip install tensorflow`):
+
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("kmnist", data_dir="DIR", file_format="array_record")
+    builder.download_and_prepare()
+
+To read it here needs neither: `data.load("tfds:kmnist", data_dir="DIR")`.
+
+Without a network, put the files that the builder would download into a folder, under
+the names that they have in their addresses, and give it as the manual folder:
+
+    config = tfds.download.DownloadConfig(manual_dir="FOLDER")
+    builder.download_and_prepare(download_config=config)
+
+Every file must have the size and the hash that are registered with the builder, or it
+is refused (`NonMatchingChecksumError`). The prepared folder can also be made on another
+machine and copied: `DIR/kmnist` is all there is to it.
+
+The images of `emnist` are transposed, as in the files of its authors.
+"""
 
 import importlib
 import pathlib

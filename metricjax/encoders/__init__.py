@@ -3,8 +3,9 @@
     apply, params, state = encoders.functional(encoders.ResNet(rngs=nnx.Rngs(0)))
     embeddings, state = apply(params, state, images, train=True)
 
-`MLP`, `ConvNet` and `ResNet` are Flax NNX modules; `functional` and `from_linen` make
-the pure function that training and evaluation use from these or from your own.
+`MLP`, `ConvNet`, `ResNet` and `Koch` are Flax NNX modules; `functional` and
+`from_linen` make the pure function that training and evaluation use from these or from
+your own. `summary` shows layers, shapes and parameter counts.
 """
 
 from metricjax.encoders._bridge import (
@@ -17,8 +18,10 @@ from metricjax.encoders._bridge import (
     functional,
 )
 from metricjax.encoders._convnet import ConvNet
+from metricjax.encoders._koch import Koch
 from metricjax.encoders._mlp import MLP
 from metricjax.encoders._resnet import ResNet
+from metricjax.encoders._summary import summary
 
 __all__ = [
     "MLP",
@@ -26,9 +29,11 @@ __all__ = [
     "ConvNet",
     "Deferred",
     "Functional",
+    "Koch",
     "ResNet",
     "as_float",
     "deferred",
     "from_linen",
     "functional",
+    "summary",
 ]

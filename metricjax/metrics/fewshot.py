@@ -24,12 +24,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from metricjax import _checks, numerics, similarities
+from metricjax.metrics._episodes import Episodes, context_episodes, sample_episodes
 from metricjax.metrics._omniglot import (
     OneShotRuns,
     modified_hausdorff,
@@ -42,6 +42,7 @@ __all__ = [
     "Episodes",
     "FewShot",
     "OneShotRuns",
+    "context_episodes",
     "cosine_prototype",
     "euclidean_prototype",
     "evaluate",
@@ -57,122 +58,12 @@ __all__ = [
 Classifier = Callable[[Array, Array], Array]
 
 
-class Episodes(NamedTuple):
-    """Rows of a labelled set that make up each episode; way w is one class."""
-
-    support: np.ndarray  # [episodes, ways, shots] int32
-    queries: np.ndarray  # [episodes, ways, queries] int32
-
-
 class FewShot(NamedTuple):
     """Accuracy over episodes."""
 
     accuracy: Array  # scalar, mean over episodes
     half_width: Array  # of its 95 % confidence interval, 1.96 sd / sqrt(episodes)
     per_episode: Array  # [episodes]
-
-
-def sample_episodes(
-    labels: ArrayLike,
-    *,
-    ways: int,
-    shots: int,
-    episodes: int,
-    seed: int,
-    queries: int = 1,
-    groups: ArrayLike | None = None,
-) -> Episodes:
-    """Draw N-way K-shot episodes; on the host.
-
-    Classes are drawn without repetition, then items of each. With `groups` (of an
-    alphabet, a species ...) a group is drawn first, evenly among those with enough
-    classes, and all classes of the episode from it: harder by far than drawing them
-    anywhere. Episode i depends on the labels, the seed and i alone.
-
-    Args:
-        labels: `[batch]` int; a negative label is in no class. Classes with fewer than
-            `shots + queries` items are not drawn.
-        ways: the number N of classes in an episode.
-        shots: the number K of support items of each class.
-        episodes: how many; papers use 600 to 10,000.
-        seed: of the draws.
-        queries: queries of each class.
-        groups: `[batch]` int, the same for all items of a class.
-
-    Returns:
-        `Episodes`; no item is twice in one episode.
-
-    Raises:
-        ValueError: if there are too few classes, or a class is in two groups.
-        TypeError: if a dtype is wrong.
-
-    Example:
-        >>> labels = np.repeat(np.arange(6), 4)
-        >>> drawn = sample_episodes(labels, ways=5, shots=1, episodes=10, seed=0)
-        >>> drawn.support.shape, drawn.queries.shape
-        ((10, 5, 1), (10, 5, 1))
-    """
-    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
-        _checks.check_positive_int(name, value, "an episode needs at least one")
-    _checks.check_positive_int("episodes", episodes, "draw at least one")
-    labels = np.asarray(labels)
-    _checks.check_labels("labels", labels, labels.size)
-    members = _members(labels, shots + queries)
-    pools = _pools(members, groups, labels.size, ways)
-    drawn = [
-        _draw(np.random.default_rng([seed, i]), pools, ways, shots + queries)
-        for i in range(episodes)
-    ]
-    rows = np.array(drawn, np.int32)
-    return Episodes(rows[:, :, :shots], rows[:, :, shots:])
-
-
-def _members(labels: np.ndarray, needed: int) -> list[np.ndarray]:
-    """Rows of each class that has as many as needed."""
-    order = np.argsort(labels, kind="stable")
-    values, starts = np.unique(labels[order], return_index=True)
-    parts = zip(values, np.split(order, starts[1:]), strict=True)
-    return [rows for value, rows in parts if value >= 0 and len(rows) >= needed]
-
-
-def _pools(
-    members: list[np.ndarray], groups: ArrayLike | None, rows: int, ways: int
-) -> list[list[np.ndarray]]:
-    """Classes that may meet in an episode, by group."""
-    if groups is None:
-        pools = [members]
-    else:
-        groups = np.asarray(groups)
-        _checks.check_labels("groups", groups, rows)
-        by_group: dict[int, list[np.ndarray]] = {}
-        for items in members:
-            group, *others = np.unique(groups[items])
-            if others:
-                raise ValueError(
-                    f"Expected each class in one group, got groups {[group, *others]} "
-                    f"for the class of row {items[0]}; give equal classes of different "
-                    "groups different labels."
-                )
-            by_group.setdefault(int(group), []).append(items)
-        pools = [by_group[group] for group in sorted(by_group)]
-    enough = [pool for pool in pools if len(pool) >= ways]
-    if not enough:
-        raise ValueError(
-            f"Expected at least {ways} classes with enough items, got "
-            f"{max(map(len, pools), default=0)}; lower `ways`, `shots` or `queries`."
-        )
-    return enough
-
-
-def _draw(
-    generator: np.random.Generator,
-    pools: list[list[np.ndarray]],
-    ways: int,
-    items: int,
-) -> list[np.ndarray]:
-    pool = pools[generator.integers(len(pools))]
-    chosen = generator.choice(len(pool), ways, replace=False)
-    return [generator.choice(pool[c], items, replace=False) for c in chosen]
 
 
 def nearest_neighbor(
@@ -298,7 +189,7 @@ def evaluate(
         TypeError: if `embeddings` is not floating.
 
     Example:
-        >>> labels = np.repeat(np.arange(6), 4)
+        >>> labels = jnp.repeat(jnp.arange(6), 4)
         >>> drawn = sample_episodes(labels, ways=5, shots=1, episodes=10, seed=0)
         >>> float(evaluate(jnp.eye(6)[labels], drawn).accuracy)
         1.0

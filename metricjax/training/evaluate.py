@@ -1,17 +1,19 @@
 """Embed images in batches, and measure how well embeddings tell classes apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from metricjax import encoders
+from metricjax import encoders, numerics, similarities
 from metricjax.metrics import retrieval, verification
 
 __all__ = ["METRICS", "embedder", "raw_pixels", "scores"]
 
 Embed = Callable[[Any, Any, np.ndarray], np.ndarray]
+Similarity = Callable[[Any, Any], jax.Array]
+View = Callable[[jax.Array], jax.Array]
 
 METRICS = {
     "recall_at_1": "Recall@1",
@@ -23,14 +25,20 @@ METRICS = {
 """Names of the measured values and how they are written in tables."""
 
 
-def embedder(apply: encoders.Apply, *, batch: int = 256) -> Embed:
+def embedder(
+    apply: encoders.Apply, *, batch: int = 256, views: Sequence[View] = ()
+) -> Embed:
     """Compile an encoder for the evaluation of any number of images.
 
-    The last batch is padded, so that there is one program for all of them.
+    The last batch is padded, so that there is one program for all of them. With views,
+    the embedding of an image is the direction of the sum of unit embeddings
+    `f(x) / |f(x)|` over its views.
 
     Args:
         apply: the encoder, see `metricjax.encoders.functional`.
         batch: images encoded at once.
+        views: functions of floating images `[batch, ...]` in 0..1; the encoder sees
+            what they return.
 
     Returns:
         `(params, state, images) -> embeddings [n, dim]`, where the parameters are the
@@ -44,17 +52,27 @@ def embedder(apply: encoders.Apply, *, batch: int = 256) -> Embed:
         (6, 4)
     """
 
-    @jax.jit
     def encode(params: Any, state: Any, images: jax.Array) -> jax.Array:
         return apply(params, state, images, train=False)[0]
+
+    def of_view(view: View) -> Callable[[Any, Any, jax.Array], jax.Array]:
+        def encode_view(params: Any, state: Any, images: jax.Array) -> jax.Array:
+            seen = view(encoders.as_float(images))
+            return numerics.l2_normalize(encode(params, state, seen))
+
+        return encode_view
+
+    programs = [jax.jit(of_view(view)) for view in views] or [jax.jit(encode)]
 
     def embed(params: Any, state: Any, images: np.ndarray) -> np.ndarray:
         parts = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             missing = [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1)
-            parts.append(encode(params, state, np.pad(part, missing))[: len(part)])
-        return np.concatenate([np.asarray(part) for part in parts])
+            padded = np.pad(part, missing)
+            found = sum(program(params, state, padded) for program in programs)
+            parts.append(np.asarray(found)[: len(part)])
+        return np.concatenate(parts)
 
     return embed
 
@@ -75,12 +93,18 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
     return np.asarray(encoders.as_float(images)).reshape(len(images), -1)
 
 
-def scores(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Every image against every other, by cosine similarity.
+def scores(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    *,
+    similarity: Similarity = similarities.cosine,
+) -> dict[str, float]:
+    """Every image against every other.
 
     Args:
         embeddings: `[n, dim]`.
         labels: `[n]` int, at least two classes.
+        similarity: `(x [n, dim], y [m, dim]) -> [n, m]`, larger is closer.
 
     Returns:
         The values named in `METRICS`.
@@ -93,8 +117,8 @@ def scores(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         >>> scores(x, np.array([0, 0, 1, 1]))["recall_at_1"]
         1.0
     """
-    ranked = retrieval.evaluate(embeddings, labels, ks=(1,))
-    curve = verification.roc_of_embeddings(embeddings, labels)
+    ranked = retrieval.evaluate(embeddings, labels, ks=(1,), similarity=similarity)
+    curve = verification.roc_of_embeddings(embeddings, labels, similarity=similarity)
     return {
         "recall_at_1": float(ranked.recall_at_k[0]),
         "r_precision": float(ranked.r_precision),

@@ -1,27 +1,31 @@
 """What a recipe builds: how to start, how to step, and how to draw batches."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 
-from metricjax import encoders
-from metricjax.training import augment
-from metricjax.training.settings import Settings
-from metricjax.training.state import State
-from metricjax.training.step import Prepare, Step
+from metricjax import encoders, heads, numerics, similarities
+from metricjax.data import augment
+from metricjax.reductions import Terms, mean
+from metricjax.training import finetune, inputs, optimizers, state, step
+from metricjax.training.evaluate import Similarity
+from metricjax.training.settings import ClassSettings, PairSettings, Settings
 
 __all__ = [
     "Experiment",
-    "adamw",
-    "check_square",
-    "decayed",
+    "assemble",
+    "classifier",
     "encoder",
-    "multiplied",
-    "preparation",
+    "pairwise",
+    "resampling",
+    "supervised",
 ]
 
 
@@ -31,82 +35,277 @@ class Experiment(NamedTuple):
     Attributes:
         init: `key -> State` before the first step.
         step: `(state, batch) -> (state, metrics)`, compiled.
-        batches: `(images, labels) -> (t -> batch)`, the batch of each step, a pure
+        batches: `(examples, seed) -> (t -> batch)`, the batch of each step, a pure
             function of t; the labels are `[n]` int in `[0, classes)`.
         apply: the encoder, with parameters `state.params["encoder"]`.
+        similarity: by which its embeddings are compared.
     """
 
-    init: Callable[[Array], State]
-    step: Step
-    batches: Callable[[np.ndarray, np.ndarray], Callable[[int], Any]]
+    init: Callable[[Array], state.State]
+    step: step.Step
+    batches: inputs.Batches
     apply: encoders.Apply
+    similarity: Similarity = similarities.cosine
 
 
-def adamw(settings: Settings) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine decay; weight decay on kernels only.
+def supervised(
+    settings: Settings,
+    image_shape: tuple[int, ...],
+    loss: Callable[..., Any],
+    *,
+    batches: inputs.Batches,
+    init_head: Callable[[Array], Mapping[str, Any]] | None = None,
+    memory: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    prepare: step.Prepare | None = None,
+    reduction: Callable[[Terms], Array] = mean,
+    similarity: Similarity = similarities.cosine,
+) -> Experiment:
+    """The training problem of a loss of embeddings and labels.
 
-    Args:
-        settings: its learning rate, weight decay and steps are used.
-
-    Returns:
-        An optax gradient transformation.
-
-    Example:
-        >>> optimizer = adamw(Settings(steps=10))
-        >>> state = optimizer.init({"kernel": np.ones(2, np.float32)})
-    """
-    schedule = optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=settings.learning_rate,
-        # From 1, so that not even the first step is wasted on a rate of zero.
-        warmup_steps=max(1, round(0.15 * settings.steps)),
-        decay_steps=max(2, settings.steps),
-    )
-    return optax.adamw(
-        lambda count: schedule(count + 1),
-        b2=0.99,
-        weight_decay=settings.weight_decay,
-        mask=decayed,
-    )
-
-
-def decayed(params: Any) -> Any:
-    """Which parameters decay: convolution and dense kernels.
-
-    Norm scales, biases and class weights do not: only the direction of a class weight
-    matters.
+    Images are turned and mapped at random as the settings say, each symmetry of a class
+    being a class of its own.
 
     Args:
-        params: a nested dict of arrays.
+        settings: of the recipe.
+        image_shape: `(height, width, channels)`.
+        loss: `(embeddings, params, labels) -> Terms`, a loss with `reduction=None`.
+        batches: such as `inputs.shuffled_batches(...)` or
+            `inputs.pk_batches(...)`.
+        init_head: `key -> {name: parameters}` that are trained beside the encoder.
+        memory: what the loss keeps from step to step, at its start; the loss is then
+            `(embeddings, params, labels, memory) -> (Terms, memory)`.
+        optimizer: an optax gradient transformation; `optimizers.adamw` by default.
+        prepare: `(key, images, labels) -> (images, labels)` before the encoder;
+            `inputs.preparation` by default.
+        reduction: from terms to the loss that is minimised.
+        similarity: by which embeddings are compared in evaluation.
 
     Returns:
-        A nested dict of bools.
+        What `metricjax.training.run` trains.
+
+    Raises:
+        ValueError: if symmetries are wanted of images that are not square.
 
     Example:
-        >>> decayed({"head": 0, "encoder": {"dense": {"kernel": 0, "bias": 0}}})
-        {'encoder': {'dense': {'bias': False, 'kernel': True}}, 'head': False}
+        >>> from metricjax import losses
+        >>> def loss(embeddings, params, labels):
+        ...     return losses.supcon(embeddings, labels, reduction=None)
+        >>> settings = Settings(width=2, dim=4)
+        >>> batches = inputs.pk_batches(settings, classes=2, examples=2)
+        >>> problem = supervised(settings, (28, 28, 1), loss, batches=batches)
+        >>> int(problem.init(jax.random.key(0)).step)
+        0
     """
-    return jax.tree.map_with_path(
-        lambda path, _: getattr(path[-1], "key", None) == "kernel", params
+    _check_square(settings, image_shape)
+    model = encoder(settings, image_shape)
+    function = step.supervised(
+        model.apply,
+        loss,
+        reduction=reduction,
+        prepare=prepare or inputs.preparation(settings),
+        has_memory=memory is not None,
     )
+    return assemble(
+        settings,
+        model,
+        function,
+        batches=batches,
+        init_head=init_head,
+        memory=memory,
+        optimizer=optimizer,
+        similarity=similarity,
+    )
+
+
+def assemble(
+    settings: Settings,
+    model: encoders.Deferred,
+    loss_function: step.LossFunction,
+    *,
+    batches: inputs.Batches,
+    init_head: Callable[[Array], Mapping[str, Any]] | None = None,
+    memory: Any = None,
+    optimizer: optax.GradientTransformation | None = None,
+    similarity: Similarity = similarities.cosine,
+) -> Experiment:
+    """The training problem of any loss function; what the others here end in.
+
+    Args:
+        settings: of the recipe; its optimiser and what it freezes.
+        model: the encoder, from `encoder`.
+        loss_function: as `step.make_step` takes it.
+        batches: `(examples, seed) -> (t -> batch)`.
+        init_head: `key -> {name: parameters}` that are trained beside the encoder.
+        memory: the loss's state at its start.
+        optimizer: an optax gradient transformation; `optimizers.adamw` by default.
+        similarity: by which embeddings are compared in evaluation.
+
+    Returns:
+        What `metricjax.training.run` trains.
+
+    Raises:
+        ValueError: if what is to be frozen does not exist.
+
+    Example:
+        >>> def loss_function(params, model_state, loss_state, batch, key):
+        ...     x, model_state = model.apply(
+        ...         params["encoder"], model_state, batch, train=True, key=key
+        ...     )
+        ...     return jnp.mean(x**2), step.Outputs(model_state, loss_state, {})
+        >>> settings = Settings(encoder="mlp", width=1, dim=2)
+        >>> model = encoder(settings, (4, 4, 1))
+        >>> images = jnp.ones((2, 4, 4, 1))
+        >>> problem = assemble(
+        ...     settings, model, loss_function, batches=lambda *_: lambda t: images
+        ... )
+        >>> after, metrics = problem.step(problem.init(jax.random.key(0)), images)
+        >>> int(after.step)
+        1
+    """
+
+    def init_params(key: Array) -> tuple[dict[str, Any], Any]:
+        encoder_key, head_key = jax.random.split(key)
+        params, model_state = model.init(encoder_key)
+        head = {} if init_head is None else init_head(head_key)
+        return {"encoder": params, **head}, model_state
+
+    rule = optimizers.adamw(settings) if optimizer is None else optimizer
+    if settings.freeze:
+        shapes = jax.eval_shape(init_params, jax.random.key(0))[0]
+        rule = finetune.freeze(rule, _frozen(settings), shapes)
+
+    def init(key: Array) -> state.State:
+        run_key, params_key = jax.random.split(key)
+        params, model_state = init_params(params_key)
+        loss_state = jax.tree.map(jnp.asarray, memory)
+        return state.init(
+            run_key,
+            params,
+            optimizer=rule,
+            model_state=model_state,
+            loss_state=loss_state,
+        )
+
+    update = step.make_step(loss_function, rule)
+    return Experiment(init, update, batches, model.apply, similarity)
+
+
+def _frozen(settings: Settings) -> list[str]:
+    """The frozen paths, in the parameters as a whole; `!` stays in front."""
+    return [
+        f"!encoder/{path[1:]}" if path.startswith("!") else f"encoder/{path}"
+        for path in settings.freeze
+    ]
+
+
+def classifier(
+    settings: ClassSettings,
+    image_shape: tuple[int, ...],
+    classes: int,
+    loss: Callable[..., Any],
+    *,
+    subcenters: int | None = None,
+) -> Experiment:
+    """The training problem of a margin softmax: one weight vector for each class.
+
+    Args:
+        settings: of the recipe.
+        image_shape: `(height, width, channels)`.
+        classes: number of training classes, before symmetries multiply them.
+        loss: `(embeddings, class_weights, labels, share) -> Terms`, where `share` of
+            the margin is in force: it grows from 0 to 1 during the warm-up.
+        subcenters: weight vectors of each class, if there are several.
+
+    Returns:
+        What `metricjax.training.run` trains.
+
+    Example:
+        >>> from metricjax import losses
+        >>> def loss(x, class_weights, y, share):
+        ...     return losses.cosface(
+        ...         x, class_weights, y, margin=0.2 * share, reduction=None
+        ...     )
+        >>> problem = classifier(ClassSettings(dim=4), (28, 28, 1), 7, loss)
+        >>> jax.eval_shape(problem.init, jax.random.key(0)).params["head"].shape
+        (56, 4)
+    """
+
+    def init_head(key: Array) -> dict[str, Array]:
+        rows = classes * settings.symmetries
+        weights = heads.init_class_weights(
+            key, rows, settings.dim, subcenters=subcenters
+        )
+        return {"head": weights}
+
+    def warmed(embeddings: Array, params: Any, labels: Array, memory: Any) -> Any:
+        steps = settings.warm_up * settings.steps
+        share = jnp.minimum(memory["step"] / steps, 1.0) if steps else 1.0
+        terms = loss(embeddings, params["head"], labels, share)
+        return terms, {"step": memory["step"] + 1}
+
+    return supervised(
+        settings,
+        image_shape,
+        warmed,
+        batches=inputs.shuffled_batches(settings, batch=settings.batch),
+        init_head=init_head,
+        memory={"step": np.int32(0)},
+    )
+
+
+def pairwise(
+    settings: PairSettings,
+    image_shape: tuple[int, ...],
+    loss: Callable[[Array, Array], Any],
+) -> Experiment:
+    """The training problem of a loss of unit embeddings, in batches of P x K images.
+
+    Args:
+        settings: of the recipe.
+        image_shape: `(height, width, channels)`.
+        loss: `(embeddings, labels) -> Terms`, of embeddings of length one.
+
+    Returns:
+        What `metricjax.training.run` trains.
+
+    Example:
+        >>> from metricjax import losses
+        >>> def loss(x, y):
+        ...     return losses.supcon(x, y, reduction=None)
+        >>> problem = pairwise(PairSettings(dim=4), (28, 28, 1), loss)
+        >>> sorted(jax.eval_shape(problem.init, jax.random.key(0)).params)
+        ['encoder']
+    """
+
+    def of_units(embeddings: Array, params: Any, labels: Array) -> Any:
+        return loss(numerics.l2_normalize(embeddings), labels)
+
+    batches = inputs.pk_batches(
+        settings, classes=settings.batch_classes, examples=settings.batch_examples
+    )
+    return supervised(settings, image_shape, of_units, batches=batches)
 
 
 def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferred:
     """The encoder that the settings name.
 
     Args:
-        settings: its `encoder`, `width` and `dim` are used.
-        image_shape: `(height, width, channels)`.
+        settings: its `encoder`, `width`, `dim` and `input_size` are used.
+        image_shape: `(height, width, channels)` of the data.
 
     Returns:
-        The encoder as a pure function, to be initialised by a key.
+        The encoder as a pure function, to be initialised by a key. It resamples images
+        that do not have the size of its input.
 
     Example:
         >>> chosen = encoder(Settings(encoder="mlp", dim=3), (4, 4, 1))
         >>> sorted(jax.eval_shape(chosen.init, jax.random.key(0))[0])
         ['embedding', 'hidden']
     """
-    width, dim = settings.width, settings.dim
+    width, dim, size = settings.width, settings.dim, settings.input_size
+    if size is not None:
+        image_shape = (size, size, image_shape[2])
     builders = {
         "resnet": lambda rngs: encoders.ResNet(
             image_shape=image_shape, width=width, dim=dim, rngs=rngs
@@ -117,71 +316,91 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
         "mlp": lambda rngs: encoders.MLP(
             image_shape=image_shape, hidden=(16 * width,) * 2, dim=dim, rngs=rngs
         ),
+        "koch": lambda rngs: _koch(image_shape, width, dim, rngs),
     }
-    return encoders.deferred(builders[settings.encoder])
+    model = encoders.deferred(builders[settings.encoder])
+    apply = model.apply
+    if size is not None:
+        apply = resampling(apply, size)
+    if settings.content == "vectors":
+        apply = _of_counts(apply)
+    if settings.freeze:
+        apply = finetune.frozen_encoder(apply, _frozen(settings))
+    return model._replace(apply=apply)
 
 
-def check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:
-    """Raise if symmetries are wanted of images that are not square.
+def _koch(
+    image_shape: tuple[int, ...], width: int, dim: int, rngs: nnx.Rngs
+) -> encoders.Koch:
+    """The paper's net for the paper's images, its light form for smaller ones."""
+    if min(image_shape[:2]) >= 105:
+        return encoders.Koch(image_shape=image_shape, width=width, units=dim, rngs=rngs)
+    return encoders.Koch(
+        image_shape=image_shape,
+        width=width,
+        units=dim,
+        kernels=(5, 5, 3, 3),
+        padding="SAME",
+        paper_init=False,
+        rngs=rngs,
+    )
+
+
+def _of_counts(apply: encoders.Apply) -> encoders.Apply:
+    """An encoder of counts, given as bytes: logarithms, of a common length."""
+
+    def scaled(
+        params: Any,
+        state: Any,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Any]:
+        x = jnp.log1p(255.0 * encoders.as_float(images))
+        x = numerics.l2_normalize(x) * x.shape[1] ** 0.5
+        return apply(params, state, x, train=train, key=key)
+
+    return scaled
+
+
+def resampling(apply: encoders.Apply, size: int) -> encoders.Apply:
+    """An encoder that brings images of any other size to the one that it needs.
 
     Args:
-        settings: its `symmetries` is used.
-        image_shape: `(height, width, channels)`.
+        apply: the encoder, of square images.
+        size: the side of its input.
 
-    Raises:
-        ValueError: if there are several symmetries and height and width differ.
+    Returns:
+        The same function of images of any size.
 
     Example:
-        >>> check_square(Settings(), (28, 28, 1))
+        >>> def apply(params, state, images, *, train, key=None):
+        ...     return images.reshape(len(images), -1), state
+        >>> small = resampling(apply, 4)
+        >>> small({}, {}, jax.numpy.ones((2, 8, 8, 1)), train=False)[0].shape
+        (2, 16)
     """
+
+    def resampled(
+        params: Any,
+        state: Any,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Any]:
+        images = encoders.as_float(images)
+        if images.shape[1:3] != (size, size):
+            images = augment.resize(images, size)
+        return apply(params, state, images, train=train, key=key)
+
+    return resampled
+
+
+def _check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:
     if settings.symmetries > 1 and image_shape[0] != image_shape[1]:
         raise ValueError(
             f"Expected square images for {settings.symmetries} symmetries, got "
             f"{image_shape[0]} x {image_shape[1]}; give --image-size or --symmetries 1."
         )
-
-
-def multiplied(labels: np.ndarray, copies: int) -> np.ndarray:
-    """The labels of every image under every symmetry.
-
-    Args:
-        labels: `[n]` int.
-        copies: how many classes each class becomes.
-
-    Returns:
-        `[n * copies]` int32; entry i * copies + k is image i under symmetry k, and of
-        class `labels[i] * copies + k`.
-
-    Example:
-        >>> multiplied(np.array([0, 5]), 2).tolist()
-        [0, 1, 10, 11]
-    """
-    every = labels[:, None] * copies + np.arange(copies)
-    return every.reshape(-1).astype(np.int32)
-
-
-def preparation(settings: Settings) -> Prepare:
-    """Turn images as their labels say, then map them at random; on the device.
-
-    Args:
-        settings: its `symmetries` and `augmentation` are used.
-
-    Returns:
-        `(key, images, labels) -> (images, labels)`, for labels as `multiplied` makes.
-
-    Example:
-        >>> prepare = preparation(Settings(augmentation=0.0))
-        >>> image = jax.numpy.array([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
-        >>> images, _ = prepare(jax.random.key(0), image, jax.numpy.array([9]))
-        >>> images[0, :, :, 0].tolist()
-        [[2.0, 4.0], [1.0, 3.0]]
-    """
-
-    def prepare(key: Array, images: Array, labels: Array) -> tuple[Array, Array]:
-        if settings.symmetries > 1:
-            images = augment.symmetry(images, labels % settings.symmetries)
-        if settings.augmentation > 0:
-            images = augment.affine(key, images, strength=settings.augmentation)
-        return images, labels
-
-    return prepare

@@ -22,6 +22,8 @@ _SETS = {
     "seen": "Held-out images of the training classes",
 }
 _EMBEDDINGS = {"raw": "raw pixels", "trained": "trained"}
+_FURTHER = "Further measurements"
+_NUMBERS = tuple(METRICS.values())
 _LONGEST = 20
 
 
@@ -49,7 +51,8 @@ def means(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         results: the content of each split's `result.json`.
 
     Returns:
-        `{"unseen" | "seen": {"raw" | "trained": {metric: mean}}}`.
+        `{"unseen" | "seen": {"raw" | "trained": {metric: mean}}}`, of what was
+        measured.
 
     Example:
         >>> scores = {name: 0.5 for name in METRICS}
@@ -65,8 +68,12 @@ def means(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
             for kind in _EMBEDDINGS
         }
-        for part in _SETS
+        for part in _sets(results)
     }
+
+
+def _sets(results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {part: title for part, title in _SETS.items() if part in results[0]}
 
 
 def show(results: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -81,7 +88,7 @@ def show(results: Sequence[Mapping[str, Any]], console: Console) -> None:
         >>> values = {part: {"raw": scores, "trained": scores} for part in _SETS}
         >>> show([{"unseen_classes": ["9"], **values}], Console(quiet=True))
     """
-    for part, title in _SETS.items():
+    for part, title in _sets(results).items():
         table = Table(title=title, title_justify="left", title_style="bold")
         table.add_column("classes")
         table.add_column("embedding")
@@ -90,6 +97,14 @@ def show(results: Sequence[Mapping[str, Any]], console: Console) -> None:
         for row in _rows(results, part):
             style = "bold" if row[0] == "mean" else None
             table.add_row(*row, style=style, end_section=row[1] != "raw pixels")
+        console.print(table)
+    further = _further(results)
+    if further:
+        table = Table(title=_FURTHER, title_justify="left", title_style="bold")
+        table.add_column("measured")
+        table.add_column(_spread(results), justify="right")
+        for row in further:
+            table.add_row(*row)
         console.print(table)
     console.print(_gain(results))
 
@@ -121,8 +136,12 @@ def write(
     summary = (recipe.__doc__ or "").partition("\n")[0]
     lines = [f"# Recipe {name}", "", summary, ""]
     lines += [_explained(settings, len(results)), "", f"**{_gain(results)}**", ""]
-    for part, title in _SETS.items():
-        lines += [f"## {title}", "", *_markdown(_rows(results, part)), ""]
+    head = ["classes", "embedding", *METRICS.values()]
+    for part, title in _sets(results).items():
+        lines += [f"## {title}", "", *_markdown(head, _rows(results, part)), ""]
+    if _further(results):
+        head = ["measured", _spread(results)]
+        lines += [f"## {_FURTHER}", "", *_markdown(head, _further(results)), ""]
     lines += ["## Pictures", ""]
     for result in results:
         lines += _pictures(folder, result)
@@ -133,29 +152,37 @@ def write(
 
 
 def _explained(settings: Settings, splits: int) -> str:
-    kind = "validation" if settings.validation_classes else "test"
+    tuning = settings.validation_classes or settings.validation_groups
+    kind = "validation" if tuning else "test"
+    tested = (
+        f"The encoder never saw the {kind} classes of its split."
+        if settings.test_classes
+        else "The encoder never saw the images that it is tested on."
+    )
     return (
         f"{splits} split{'s' if splits > 1 else ''} of data set `{settings.data}`. "
-        f"The encoder never saw the {kind} classes of its split. Every image of a set "
-        "is compared with every other by cosine similarity. Larger is better, except "
-        "for the equal error rate (EER). Measured with the parameters of the last step."
+        f"{tested} Every image of a set is compared with every other. Larger is "
+        "better, except for the equal error rate (EER). Measured with the parameters "
+        "of the last step."
     )
 
 
 def _gain(results: Sequence[Mapping[str, Any]]) -> str:
-    mean = means(results)["unseen"]
+    part, title = next(iter(_sets(results).items()))
+    mean = means(results)[part]
     changes = ", ".join(
-        f"{title} {mean['trained'][name] - mean['raw'][name]:+.3f}"
-        for name, title in METRICS.items()
+        f"{name} {mean['trained'][key] - mean['raw'][key]:+.3f}"
+        for key, name in METRICS.items()
     )
-    return f"Trained against raw pixels on classes never seen: {changes}"
+    return f"Trained against raw pixels, {title[0].lower()}{title[1:]}: {changes}"
 
 
 def _rows(results: Sequence[Mapping[str, Any]], part: str) -> list[list[str]]:
     groups = []
     for result in results:
         unseen = label(result["unseen_classes"])
-        groups.append((unseen if part == "unseen" else f"not {unseen}", result[part]))
+        kept = f"not {unseen}" if unseen else "all"
+        groups.append((unseen if part == "unseen" else kept, result[part]))
     if len(results) > 1:
         groups.append(("mean", means(results)[part]))
     return [
@@ -165,21 +192,38 @@ def _rows(results: Sequence[Mapping[str, Any]], part: str) -> list[list[str]]:
     ]
 
 
+def _further(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What else was measured, with its mean and its spread over the splits."""
+    rows = []
+    for name in results[0].get("further", {}):
+        values = [result["further"][name] for result in results]
+        text = f"{statistics.fmean(values):.4f}"
+        if len(values) > 1:
+            text += f" ± {statistics.stdev(values):.4f}"
+        rows.append([name, text])
+    return rows
+
+
+def _spread(results: Sequence[Mapping[str, Any]]) -> str:
+    if len(results) == 1:
+        return "value"
+    return f"mean ± standard deviation of {len(results)} splits"
+
+
 def _numbers(values: Mapping[str, float]) -> list[str]:
     return [f"{values[name]:.3f}" for name in METRICS]
 
 
-def _markdown(rows: list[list[str]]) -> list[str]:
-    head = ["classes", "embedding", *METRICS.values()]
-    return [
-        "| " + " | ".join(row) + " |"
-        for row in (head, ["---"] * 2 + ["---:"] * len(METRICS), *rows)
-    ]
+def _markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    rules = ["---:" if name in _NUMBERS else "---" for name in head]
+    return ["| " + " | ".join(row) + " |" for row in (head, rules, *rows)]
 
 
 def _pictures(folder: Path, result: Mapping[str, Any]) -> list[str]:
     path = folder / f"split{result['split']}"
-    title = f"Split {result['split']}, never seen: {label(result['unseen_classes'])}"
+    title = f"Split {result['split']}"
+    if result["unseen_classes"]:
+        title += f", never seen: {label(result['unseen_classes'])}"
     links = [
         f"![{caption}]({path.name}/{name}.png)"
         for name, caption in PICTURES.items()

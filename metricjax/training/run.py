@@ -13,7 +13,7 @@ continues wherever an earlier one stopped.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -22,59 +22,25 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metricjax import data, encoders
+from metricjax import encoders
 from metricjax.training import (
     checkpoints,
     evaluate,
+    finetune,
     folder,
     loop,
+    measures,
     pictures,
     recipes,
     report,
+    splits,
 )
 from metricjax.training.experiment import Experiment
 from metricjax.training.settings import Settings
+from metricjax.training.splits import Examples, Split
 from metricjax.training.state import State
 
-__all__ = [
-    "Examples",
-    "Plan",
-    "Split",
-    "execute",
-    "prepare",
-    "split",
-    "trained_encoder",
-]
-
-
-class Examples(NamedTuple):
-    """Labelled images.
-
-    Attributes:
-        images: `[n, height, width, channels]` uint8.
-        labels: `[n]` int32.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-
-class Split(NamedTuple):
-    """What one split trains and measures on.
-
-    Attributes:
-        train: labels in `[0, classes)`.
-        seen: images of the same classes that are never trained on.
-        unseen: images of classes that are never trained on; labels of the data set.
-        names: of the unseen classes, by label.
-        classes: number of training classes.
-    """
-
-    train: Examples
-    seen: Examples
-    unseen: Examples
-    names: dict[int, str]
-    classes: int
+__all__ = ["Plan", "Trained", "execute", "prepare", "trained_encoder"]
 
 
 class Plan(NamedTuple):
@@ -85,6 +51,21 @@ class Plan(NamedTuple):
     splits: list[Split]
     experiment: Experiment
     folder: Path
+    data_dir: str | os.PathLike[str] | None
+
+
+class Trained(NamedTuple):
+    """A trained split, for a recipe's own `measure` and `draw`.
+
+    Attributes:
+        state: after the last step.
+        apply: the encoder.
+        embed: embeddings of images, as an array `[n, dim]`.
+    """
+
+    state: State
+    apply: encoders.Apply
+    embed: Callable[[np.ndarray], np.ndarray]
 
 
 def prepare(
@@ -117,17 +98,17 @@ def prepare(
         >>> [list(part.names.values()) for part in plan.splits]
         [['7', '8', '9'], ['4', '5', '6'], ['1', '2', '3']]
     """
-    dataset = data.load(settings.data, data_dir=data_dir, size=settings.image_size)
-    splits = [split(dataset, settings, index) for index in range(settings.splits)]
-    shape = dataset.images.shape[1:]
-    experiment = recipe.build(settings, shape, splits[0].classes)
+    divide = getattr(recipe, "divide", splits.divide)
+    parts = divide(settings, data_dir=data_dir)
+    shape, classes = parts[0].train.images.shape[1:], len(parts[0].trained_on)
+    experiment = recipe.build(settings, shape, classes)
     # Drawn once here, so that a batch that cannot be made is refused before training.
-    experiment.batches(*splits[0].train)(0)
+    experiment.batches(parts[0].train, _seed(settings, 0))(0)
     name = recipe.__name__.rpartition(".")[2]
-    facts = {"image_shape": shape, "classes": splits[0].classes}
-    facts["images"] = len(dataset.images)
+    facts = {"image_shape": shape, "classes": classes}
+    facts["images"] = len(parts[0].train.images)
     path = folder.open_run(out, recipe=name, settings=settings, data=facts)
-    return Plan(recipe, settings, splits, experiment, path)
+    return Plan(recipe, settings, parts, experiment, path, data_dir)
 
 
 def execute(plan: Plan, *, console: Console | None = None) -> list[dict[str, Any]]:
@@ -199,70 +180,6 @@ def trained_encoder(
     )
 
 
-def split(dataset: data.Dataset, settings: Settings, index: int) -> Split:
-    """Divide a data set for one split, as `settings.Settings` says.
-
-    Args:
-        dataset: all of it.
-        settings: their classes, share held out and number of evaluated images.
-        index: the split, from 0.
-
-    Returns:
-        The split; a pure function of its arguments.
-
-    Raises:
-        ValueError: if there are not enough classes.
-
-    Example:
-        >>> dataset = data.Dataset(
-        ...     np.zeros((20, 2, 2, 1), np.uint8),
-        ...     np.repeat(np.arange(5), 4).astype(np.int32),
-        ...     ("a", "b", "c", "d", "e"),
-        ... )
-        >>> first = split(dataset, Settings(test_classes=2, splits=2), 0)
-        >>> first.names, first.classes, len(first.train.labels)
-        ({3: 'd', 4: 'e'}, 3, 9)
-    """
-    present = np.unique(dataset.labels[dataset.labels >= 0])
-    stop = len(present) - index * settings.test_classes
-    first = stop - settings.test_classes
-    trained = len(present) - settings.test_classes - settings.validation_classes
-    if first < 0 or trained < 2:
-        raise ValueError(
-            f"Expected at least 2 classes to train on in each of {settings.splits} "
-            f"splits of {settings.test_classes} test and {settings.validation_classes} "
-            f"validation classes, got {len(present)} classes in all; lower "
-            "--test-classes, --validation-classes or --splits."
-        )
-    parts = data.split_by_class(
-        dataset.labels,
-        test=[int(c) for c in present[first:stop]],
-        validation=settings.validation_classes,
-        seed=index,
-    )
-    _, labels = np.unique(dataset.labels[parts.train], return_inverse=True)
-    images = dataset.images[parts.train]
-    held = data.hold_out(labels, fraction=settings.held_out)
-    labels = labels.astype(np.int32)
-    unseen = parts.validation if settings.validation_classes else parts.test
-    unseen = _evenly(unseen, settings.evaluated_images)
-    seen = _evenly(held.held_out, settings.evaluated_images)
-    names = {int(c): dataset.names[c] for c in np.unique(dataset.labels[unseen])}
-    return Split(
-        Examples(images[held.train], labels[held.train]),
-        Examples(images[seen], labels[seen]),
-        Examples(dataset.images[unseen], dataset.labels[unseen]),
-        names,
-        trained,
-    )
-
-
-def _evenly(indices: np.ndarray, at_most: int) -> np.ndarray:
-    if len(indices) <= at_most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, at_most).astype(int)]
-
-
 def _train_split(
     plan: Plan, index: int, embed: evaluate.Embed, console: Console
 ) -> dict[str, Any]:
@@ -270,10 +187,10 @@ def _train_split(
     done = folder.read_json(path / "result.json")
     if done is not None:
         return done
-    names = list(part.names.values())
+    unseen = report.label(list(part.names.values())) if part.names else "nothing"
     console.print(
-        f"split {index}: {len(part.train.labels)} images of {part.classes} classes to "
-        f"train on; never seen: {report.label(names)}",
+        f"split {index}: {len(part.train.labels)} images of {len(part.trained_on)} "
+        f"classes to train on; never seen: {unseen}",
         highlight=False,
         soft_wrap=True,
     )
@@ -281,20 +198,43 @@ def _train_split(
     def embedded(state: State, examples: Examples) -> np.ndarray:
         return embed(state.params["encoder"], state.model_state, examples.images)
 
-    state = plan.experiment.init(jax.random.fold_in(_key(plan.settings), index))
-    before = embedded(state, part.unseen)
+    state = _started(plan, index)
+    before = embedded(state, part.tested)
     state = _fit(plan, index, state, embedded, console)
-    after = {"unseen": embedded(state, part.unseen), "seen": embedded(state, part.seen)}
-    pictures.draw(
-        path,
-        part.unseen.images,
-        part.unseen.labels,
-        {"before": before, "after": after["unseen"]},
-        names=part.names,
+    after = {
+        name: (examples, embedded(state, examples))
+        for name, examples in (("unseen", part.unseen), ("seen", part.seen))
+        if examples is not None
+    }
+    _draw(plan, path, part, before, after["unseen" if part.unseen else "seen"][1])
+    trained = Trained(
+        state,
+        plan.experiment.apply,
+        lambda images: embed(state.params["encoder"], state.model_state, images),
     )
-    result = {"split": index, "unseen_classes": names, **_measured(part, after)}
+    result = {
+        "split": index,
+        "trained_on": list(part.trained_on),
+        "unseen_classes": list(part.names.values()),
+        **_measured(plan.experiment, after),
+        "further": _further(plan, part, trained, after),
+    }
     folder.write_json(path / "result.json", result)
     return result
+
+
+def _started(plan: Plan, index: int) -> State:
+    """The state before the first step, from a trained encoder if one is named."""
+    settings = plan.settings
+    state = plan.experiment.init(jax.random.fold_in(_key(settings), index))
+    if not settings.init_from:
+        return state
+    weights = state.params["encoder"], state.model_state
+    params, model_state = finetune.load_params(
+        settings.init_from, weights, fresh=settings.fresh
+    )
+    params = {**state.params, "encoder": params}
+    return state._replace(params=params, model_state=model_state)
 
 
 def _fit(
@@ -305,32 +245,95 @@ def _fit(
     console: Console,
 ) -> State:
     part, settings = plan.splits[index], plan.settings
-    watched = part.unseen if settings.validation_classes else part.seen
+    watched = part.watched
+
+    def score(state: State) -> dict[str, float]:
+        assert watched is not None
+        return evaluate.scores(
+            embedded(state, watched),
+            watched.labels,
+            similarity=plan.experiment.similarity,
+        )
+
     return loop.fit(
         plan.experiment.step,
         state,
-        plan.experiment.batches(part.train.images, part.train.labels),
+        plan.experiment.batches(part.train, _seed(settings, index)),
         steps=settings.steps,
         folder=plan.folder / f"split{index}",
-        evaluate=lambda state: evaluate.scores(
-            embedded(state, watched), watched.labels
-        ),
-        score="map_at_r",
+        evaluate=score if watched else None,
+        score="map_at_r" if watched else None,
         every=settings.evaluate_every,
         title=f"split {index}",
         console=console,
     )
 
 
-def _measured(part: Split, after: dict[str, np.ndarray]) -> dict[str, Any]:
+def _draw(
+    plan: Plan, path: Path, part: Split, before: np.ndarray, after: np.ndarray
+) -> None:
+    pictures.draw(
+        path,
+        part.tested.images,
+        part.tested.labels,
+        {"before": before, "after": after},
+        names=part.names or dict(enumerate(part.trained_on)),
+        seen=part.unseen is None,
+        similarity=plan.experiment.similarity,
+    )
+
+
+def _measured(
+    experiment: Experiment, after: Mapping[str, tuple[Examples, np.ndarray]]
+) -> dict[str, Any]:
     measured = {}
-    for name, examples in (("unseen", part.unseen), ("seen", part.seen)):
+    for name, (examples, embeddings) in after.items():
         raw = evaluate.raw_pixels(examples.images)
         measured[name] = {
             "raw": evaluate.scores(raw, examples.labels),
-            "trained": evaluate.scores(after[name], examples.labels),
+            "trained": evaluate.scores(
+                embeddings, examples.labels, similarity=experiment.similarity
+            ),
         }
     return measured
+
+
+def _further(
+    plan: Plan,
+    part: Split,
+    trained: Trained,
+    after: Mapping[str, tuple[Examples, np.ndarray]],
+) -> dict[str, float]:
+    """What this kind of split, and this recipe, measure besides."""
+    found: dict[str, float] = {}
+    if part.unseen is None:
+        examples, embeddings = after["seen"]
+        found |= measures.classified(
+            embeddings,
+            examples.labels,
+            trained.embed(part.train.images),
+            part.train.labels,
+            similarity=plan.experiment.similarity,
+        )
+    if part.calibration is not None and part.unseen is not None:
+        examples, embeddings = after["unseen"]
+        found |= measures.identified(embeddings, examples.labels)
+        found |= measures.thresholded(
+            trained.embed(part.calibration.images),
+            part.calibration.labels,
+            embeddings,
+            examples.labels,
+            far=plan.settings.far,
+        )
+    measure = getattr(plan.recipe, "measure", None)
+    if measure is not None:
+        found |= measure(plan.settings, part, trained, data_dir=plan.data_dir)
+    return found
+
+
+def _seed(settings: Settings, index: int) -> int:
+    # Splits draw their own batches, and split 0 those of the seed itself.
+    return settings.seed + (index << 32)
 
 
 def _key(settings: Settings) -> jax.Array:

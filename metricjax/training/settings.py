@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-__all__ = ["Settings", "check_positive"]
+__all__ = ["ClassSettings", "PairSettings", "Settings", "check_positive"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,16 +12,31 @@ class Settings:
     """What to train on, for how long, and what to test on.
 
     Split s takes its test classes from the end of the data set's list of classes: the
-    last `test_classes` are those of split 0, those before them of split 1, and so on.
-    The encoder of a split sees no image of its test classes. While settings are
-    tuned, `validation_classes` keeps the test classes out of sight.
+    last `test_classes` are those of split 0, those before them of split 1, and so on;
+    if there are too few classes for that, each split draws its own. The encoder of a
+    split sees no image of its test classes. While settings are tuned,
+    `validation_classes` keeps the test classes out of sight.
+
+    Without test classes, splits differ by their random numbers alone, and the test is
+    on the data set's own test images, on groups that were left out (speakers), or on
+    images that were held out.
     """
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, omniglot, folder:PATH, npz:PATH or tfds:NAME."""
+    """digits, mnist, fashion_mnist, omniglot, spoken_digit, folder:PATH, csv:PATH,
+    audio:PATH, npz:PATH or tfds:NAME."""
+
+    labels: str = ""
+    """Tell apart the values of this further column (speaker) instead of classes."""
 
     image_size: int | None = None
     """Stretch images to this many pixels a side; by default they keep their size."""
+
+    input_size: int | None = None
+    """Pixels a side that the encoder sees: resampled by the map that augments them."""
+
+    content: Literal["characters", "photos", "spectrograms", "vectors"] = "characters"
+    """What the images show: decides how they are changed at random in training."""
 
     test_classes: int = 3
     """Classes of a split that are tested on and never trained on."""
@@ -31,6 +46,24 @@ class Settings:
 
     validation_classes: int = 0
     """For tuning: test on so many training classes instead of the test classes."""
+
+    calibration_classes: int = 0
+    """Classes that are neither trained nor tested on, to choose a threshold."""
+
+    far: float = 0.01
+    """False accept rate that the calibration classes choose the threshold for."""
+
+    groups: str = ""
+    """A further column of the data (speaker, alphabet) that groups its images."""
+
+    test_groups: int = 0
+    """Groups of a split that are tested on and never trained on."""
+
+    validation_groups: int = 0
+    """For tuning: test on so many training groups instead of the test groups."""
+
+    own_test: bool = True
+    """Without test classes, test on the data set's own test images, if it has them."""
 
     held_out: float = 0.2
     """Share of the images of each training class that is kept for evaluation."""
@@ -44,14 +77,31 @@ class Settings:
     augmentation: float = 1.5
     """Strength of random affine maps; at 1 they turn images by up to 15 degrees."""
 
-    encoder: Literal["resnet", "convnet", "mlp"] = "resnet"
-    """Small residual net, plain convolutional net, or two dense hidden layers."""
+    elastic: float = 0.0
+    """Random displacement of strokes in shares of half the image, at augmentation 1."""
+
+    thickness: float = 0.0
+    """Strength of random changes of the thickness of strokes."""
+
+    encoder: Literal["resnet", "convnet", "mlp", "koch"] = "resnet"
+    """Small residual net, plain convolutional net, two dense hidden layers, or the
+    siamese net of Koch et al. (light, unless images have 105 pixels a side)."""
 
     width: int = 8
     """Channels of the first convolution; a sixteenth of the mlp's hidden units."""
 
     dim: int = 128
     """Size of the embedding."""
+
+    init_from: str = ""
+    """Start from this encoder: a run's folder, a bundle, or a safetensors file."""
+
+    fresh: tuple[str, ...] = ()
+    """Patterns of paths of the encoder's parameters that --init-from does not fill."""
+
+    freeze: tuple[str, ...] = ()
+    """Patterns of paths of the encoder's parameters that stay as they are; a pattern
+    that begins with ! takes back what others chose."""
 
     steps: int = 400
     """Training steps of a split."""
@@ -71,16 +121,65 @@ class Settings:
     def __post_init__(self):
         check_positive(
             self,
-            *("test_classes", "splits", "evaluated_images", "width", "dim"),
+            *("splits", "evaluated_images", "width", "dim"),
             *("steps", "learning_rate", "evaluate_every"),
         )
-        if not 0.0 < self.held_out < 1.0:
+        if not 0.0 <= self.held_out < 1.0:
             raise ValueError(
-                f"Expected held_out between 0 and 1, got {self.held_out}; 0.2 keeps a "
-                "fifth of each class for evaluation."
+                f"Expected held_out in [0, 1), got {self.held_out}; 0.2 keeps a fifth "
+                "of each class for evaluation."
+            )
+        if self.test_classes < 2 and (self.test_classes or not self._tests_seen()):
+            raise ValueError(
+                f"Expected at least 2 --test-classes to tell apart, got "
+                f"{self.test_classes}; or 0, and images of the training classes to "
+                "test on by --held-out, --test-groups or --own-test."
+            )
+        if self.symmetries > 1 and self.content != "characters":
+            raise ValueError(
+                f"Expected --symmetries 1 for {self.content}, got {self.symmetries}; "
+                "only characters become new classes when they are turned."
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"Expected a seed in [0, 2**32), got {self.seed}.")
+
+    def _tests_seen(self) -> bool:
+        return bool(self.held_out or self.test_groups or self.own_test)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassSettings(Settings):
+    """Settings of losses against class weights."""
+
+    batch: int = 128
+    """Images of a batch."""
+
+    scale: float = 16.0
+    """Scale of the cosines in the softmax."""
+
+    warm_up: float = 0.0
+    """Share of the steps over which margins grow from nothing."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "batch", "scale")
+        if not 0.0 <= self.warm_up <= 1.0:
+            raise ValueError(f"Expected --warm-up in [0, 1], got {self.warm_up}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairSettings(Settings):
+    """Settings of losses that compare the images of a batch."""
+
+    batch_classes: int = 28
+    """Classes of a batch (P); each symmetry of a class counts."""
+
+    batch_examples: int = 5
+    """Images of each class in a batch (K)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "batch_classes", "batch_examples")
 
 
 def check_positive(settings: Settings, *names: str) -> None:

@@ -89,10 +89,11 @@ def make_step(
 
 def supervised(
     apply: encoders.Apply,
-    loss: Callable[[Array, Tree, Array], Any],
+    loss: Callable[..., Any],
     *,
     reduction: Callable[[Terms], Array] = mean,
     prepare: Prepare | None = None,
+    has_memory: bool = False,
 ) -> LossFunction:
     """The loss function of labelled images for `make_step`, from any loss here.
 
@@ -106,10 +107,13 @@ def supervised(
         reduction: from terms to the loss that is minimised.
         prepare: `(key, images, labels) -> (images, labels)` before the encoder, for
             random augmentation; the images come in as floats in 0..1.
+        has_memory: the loss keeps something from step to step (centers, statistics,
+            the number of the step): it is `(embeddings, params, labels, memory) ->
+            (Terms, memory)`. No gradient flows into memory.
 
     Returns:
         `(params, model_state, loss_state, batch, key) -> (loss, Outputs)`, where the
-        batch is a pair (images, labels).
+        batch is a pair (images, labels) and the loss state is the memory.
 
     Example:
         >>> from metricjax import losses
@@ -136,8 +140,12 @@ def supervised(
         embeddings, model_state = apply(
             params["encoder"], model_state, images, train=True, key=encoder_key
         )
-        terms = loss(embeddings, params, labels)
+        if has_memory:
+            terms, loss_state = loss(embeddings, params, labels, loss_state)
+        else:
+            terms = loss(embeddings, params, labels)
         active = numerics.divide(jnp.sum(terms.active), jnp.sum(terms.count))
+        loss_state = jax.lax.stop_gradient(loss_state)
         outputs = Outputs(model_state, loss_state, {"active": active})
         return reduction(terms), outputs
 

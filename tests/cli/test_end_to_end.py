@@ -17,12 +17,11 @@ def train(out):
     settings = recipe.Settings(
         test_classes=5,
         splits=1,
-        steps=40,
-        symmetries=1,
-        batch_classes=5,
+        steps=60,
+        batch_classes=16,
         evaluated_images=60,
-        evaluate_every=40,
-        learning_rate=1e-2,
+        evaluate_every=60,
+        learning_rate=5e-3,
     )
     plan = run.prepare(recipe, settings, out=out)
     with pytest.MonkeyPatch.context() as patch:
@@ -44,7 +43,7 @@ def assert_embeds_as_the_run_does(faces, images):
 def test_a_run_becomes_a_bundle_that_knows_and_does_not_know(mj, tmp_path, picture):
     digits = data.load("digits")
     for digit in range(5, 10):
-        part = "calibrate" if digit < 8 else "test"
+        part = "test" if digit in (6, 7) else "calibrate"
         for i, image in enumerate(digits.images[digits.labels == digit][:30]):
             picture(tmp_path / part / f"{digit}" / f"{i:02}.png", image[..., 0])
     trained, faces, new = tmp_path / "run", tmp_path / "faces", tmp_path / "test"
@@ -55,17 +54,17 @@ def test_a_run_becomes_a_bundle_that_knows_and_does_not_know(mj, tmp_path, pictu
     assert mj("bundle", trained, faces).code == 0
     assert bundle.load(faces).trained_on == tuple("01234")
     assert_embeds_as_the_run_does(faces, digits.images[::500])
-    found = mj("calibrate", faces, tmp_path / "calibrate", "--far", "0.05", "--json")
+    found = mj("calibrate", faces, tmp_path / "calibrate", "--far", "0.2", "--json")
     assert found.json[0]["impostors"] == 3 * 30 * 30
-    assert found.json[0]["observed_far"] <= 0.05
+    assert found.json[0]["observed_far"] <= 0.2
     measured = mj("evaluate", faces, new, "--json").json[0]
     assert measured["verification"]["auc"] > 0.7
     (tmp_path / "later").mkdir()
     for i in range(15, 30):
-        (new / "8" / f"{i:02}.png").rename(tmp_path / "later" / f"{i:02}.png")
-    assert mj("enroll", faces, new / "8", "--name", "eight", "--mean").code == 0
+        (new / "6" / f"{i:02}.png").rename(tmp_path / "later" / f"{i:02}.png")
+    assert mj("enroll", faces, new / "6", "--name", "six", "--mean").code == 0
     known, unknown = (
         np.mean([line["known"] for line in mj("identify", faces, f, "--json").json])
-        for f in (tmp_path / "later", new / "9")
+        for f in (tmp_path / "later", new / "7")
     )
     assert known > unknown + 0.3

@@ -15,7 +15,9 @@ needs_files = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("name", ["", "mnst", "npz:", "folder:", "tfds:", "csv:x"])
+@pytest.mark.parametrize(
+    "name", ["", "mnst", "npz:", "folder:", "tfds:", "csv:", "tsv:x"]
+)
 def test_an_unknown_name_lists_the_known_ones(name):
     with pytest.raises(ValueError, match=r"digits, mnist, .*folder:PATH"):
         data.load(name)

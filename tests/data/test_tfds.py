@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 
 import numpy as np
@@ -11,6 +12,9 @@ from metricjax import data
 
 tfds = pytest.importorskip("tensorflow_datasets")
 Image = pytest.importorskip("PIL.Image")
+
+
+DATA_DIR = os.environ.get("METRICJAX_DATA_DIR")
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +61,11 @@ def prepared(tmp_path, examples, *, channels=1, label="label", names=True):
 
 def by_content(images):
     return sorted(image.tobytes() for image in images)
+
+
+def by_content_and_label(found):
+    contents = (image.tobytes() for image in found.images)
+    return sorted(zip(contents, found.labels.tolist(), strict=True))
 
 
 def test_a_prepared_set_comes_back_without_tensorflow(tmp_path, few):
@@ -115,13 +124,32 @@ def test_without_raw_files_a_prepared_set_is_used(name, split):
     assert found.names[9] == ("9" if name == "mnist" else "Ankle boot")
 
 
-def test_prepared_omniglot_has_characters_as_classes():
+@pytest.mark.parametrize("split", ["train", "test", "small1", "small2"])
+def test_prepared_omniglot_has_characters_as_classes(split):
     with tfds.testing.mock_data(num_examples=9):
-        found = data.load("omniglot", split="test", size=35)
+        found = data.load("omniglot", split=split, size=35)
     assert found.images.shape == (9, 35, 35, 1)
     assert found.labels.max() + 1 == len(found.names)
     for label, alphabet in zip(found.labels, found.extra["alphabet"], strict=True):
         assert found.names[label].split("/")[0] == str(alphabet)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "channels", "classes"),
+    [
+        ("mnist", 28, 1, 10),
+        ("fashion_mnist", 28, 1, 10),
+        ("kmnist", 28, 1, 10),
+        ("emnist", 28, 1, 62),
+        ("emnist/letters", 28, 1, 37),
+        ("omniglot", 105, 3, 1623),
+    ],
+)
+def test_the_character_sets_can_be_named(name, side, channels, classes):
+    with tfds.testing.mock_data(num_examples=4):
+        found = data.load(f"tfds:{name}")
+    assert found.images.shape == (4, side, side, channels)
+    assert len(found.names) == classes
 
 
 def test_any_set_with_image_and_label_can_be_named():
@@ -147,3 +175,22 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
         data.load("tfds:mnist")
     with pytest.raises(FileNotFoundError, match=r"METRICJAX_DATA_DIR.*pip install"):
         data.load("mnist")
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    not DATA_DIR, reason="METRICJAX_DATA_DIR names no folder of raw files"
+)
+def test_fashion_mnist_is_prepared_from_local_files_by_its_own_builder(tmp_path):
+    pytest.importorskip("tensorflow", reason="TensorFlow prepares, and is missing")
+    builder = tfds.builder(
+        "fashion_mnist", data_dir=tmp_path, file_format="array_record"
+    )
+    config = tfds.download.DownloadConfig(manual_dir=f"{DATA_DIR}/fashion_mnist")
+    builder.download_and_prepare(download_config=config)
+    for split in ("train", "test"):
+        found = data.load("fashion_mnist", data_dir=tmp_path, split=split)
+        raw = data.load("fashion_mnist", data_dir=DATA_DIR, split=split)
+        assert found.names == raw.names
+        # The preparation shuffles.
+        assert by_content_and_label(found) == by_content_and_label(raw)

@@ -23,102 +23,36 @@ References:
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
 from jax import Array
 
-from metricjax import losses, numerics, samplers
-from metricjax.training import experiment, settings, state, step
+from metricjax import losses
+from metricjax.training import experiment, settings
 
 __all__ = ["Settings", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.PairSettings):
     """Semi-hard triplets on a small residual net: the same before the different."""
 
     margin: float = 1.0
     """Margin between squared distances of unit vectors, which are 4 at most."""
 
-    batch_classes: int = 28
-    """Classes of a batch (P); each symmetry of a class counts."""
-
-    batch_examples: int = 5
-    """Images of each class in a batch (K)."""
-
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "margin", "batch_classes", "batch_examples")
+        settings.check_positive(self, "margin")
 
 
 def build(
     settings: Settings, image_shape: tuple[int, ...], classes: int
 ) -> experiment.Experiment:
-    """The training problem for images of one shape.
+    """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    Args:
-        settings: the recipe's.
-        image_shape: `(height, width, channels)`.
-        classes: number of training classes; a triplet loss does not use it.
-
-    Returns:
-        What `metricjax.training.run` trains.
-
-    Raises:
-        ValueError: if symmetries are wanted of images that are not square.
-
-    Example:
-        >>> problem = build(Settings(dim=4), (28, 28, 1), 7)
-        >>> images, labels = np.zeros((70, 28, 28, 1), np.uint8), np.arange(70) % 7
-        >>> batch = problem.batches(images, labels)(0)
-        >>> batch[0].shape, batch[1].shape
-        ((140, 28, 28, 1), (140,))
-    """
-    experiment.check_square(settings, image_shape)
-    copies = settings.symmetries
-    encoder = experiment.encoder(settings, image_shape)
-    optimizer = experiment.adamw(settings)
-
-    def init(key: Array) -> state.State:
-        run_key, encoder_key = jax.random.split(key)
-        params, model_state = encoder.init(encoder_key)
-        return state.init(
-            run_key,
-            {"encoder": params},
-            optimizer=optimizer,
-            model_state=model_state,
-        )
-
-    def loss(embeddings: Array, params: Any, labels: Array) -> Any:
+    def loss(x: Array, labels: Array) -> Any:
         return losses.triplet_semihard(
-            numerics.l2_normalize(embeddings),
-            labels,
-            margin=settings.margin,
-            fallback=True,
-            reduction=None,
+            x, labels, margin=settings.margin, fallback=True, reduction=None
         )
 
-    def batches(images: np.ndarray, labels: np.ndarray) -> Callable[[int], Any]:
-        every = experiment.multiplied(labels, copies)
-        table = samplers.class_table(every)
-
-        def batch(t: int) -> tuple[np.ndarray, np.ndarray]:
-            chosen = samplers.pk_batch(
-                table,
-                classes=settings.batch_classes,
-                examples=settings.batch_examples,
-                seed=settings.seed,
-                step=t,
-            )
-            return images[chosen // copies], every[chosen]
-
-        return batch
-
-    prepare = experiment.preparation(settings)
-    loss_function = step.supervised(encoder.apply, loss, prepare=prepare)
-    return experiment.Experiment(
-        init, step.make_step(loss_function, optimizer), batches, encoder.apply
-    )
+    return experiment.pairwise(settings, image_shape, loss)

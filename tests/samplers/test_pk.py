@@ -1,4 +1,4 @@
-"""Samplers: what each batch holds, over many steps, counted one by one."""
+"""Tables of classes and P x K batches, counted one by one over many steps."""
 
 import collections
 import itertools
@@ -9,20 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metricjax import samplers
-
-# A chi-squared statistic above its mean by this many standard deviations has a
-# probability below 1e-6, and the seeds are fixed.
-SIGMAS = 6.0
+from tests.samplers import chance
 
 UNEVEN = np.repeat([0, 1, 2, 5, 9, 11], [1, 2, 3, 7, 40, 300])
-
-
-def chi_squared_is_plausible(counts):
-    counts = np.asarray(counts, np.float64)
-    expected = counts.mean()
-    statistic = np.sum((counts - expected) ** 2 / expected)
-    freedom = counts.size - 1
-    return abs(statistic - freedom) < SIGMAS * np.sqrt(2 * freedom)
 
 
 def batches(table, steps, **kwargs):
@@ -120,7 +109,7 @@ def test_a_remainder_of_classes_sits_out_no_class_for_good():
     # One batch of 5 classes in each epoch of 7.
     assert sum(visits.values()) == 3500
     for count in visits.values():
-        assert abs(count - 500) < SIGMAS * np.sqrt(700 * 5 / 7 * 2 / 7)
+        assert abs(count - 500) < chance.SIGMAS * np.sqrt(700 * 5 / 7 * 2 / 7)
 
 
 def test_every_subset_of_a_class_is_equally_likely():
@@ -130,7 +119,7 @@ def test_every_subset_of_a_class_is_equally_likely():
         for batch in batches(labels, 5000, classes=2, examples=3, seed=0)
     )
     subsets = list(itertools.combinations(range(5), 3))
-    assert chi_squared_is_plausible([counts[subset] for subset in subsets])
+    assert chance.is_plausible([counts[subset] for subset in subsets])
 
 
 def test_every_place_in_a_batch_is_equally_likely_for_every_example():
@@ -139,7 +128,7 @@ def test_every_place_in_a_batch_is_equally_likely_for_every_example():
     for batch in batches(labels, 5000, classes=2, examples=3, seed=1):
         counts[np.arange(3), batch[labels[batch] == 0]] += 1
     for row in counts:
-        assert chi_squared_is_plausible(row)
+        assert chance.is_plausible(row)
 
 
 def test_small_classes_repeat_their_examples_evenly():
@@ -154,7 +143,7 @@ def test_small_classes_repeat_their_examples_evenly():
                 # Seven places for three examples: one of them comes a third time.
                 extra.update(i for i, count in counts.items() if count == 3)
     assert len(extra) == 3
-    assert chi_squared_is_plausible(list(extra.values()))
+    assert chance.is_plausible(list(extra.values()))
 
 
 def test_classes_of_one_example_are_never_drawn():
@@ -233,88 +222,3 @@ def test_any_class_sizes_give_a_full_batch_of_drawable_examples(data):
         size = sizes[labels[row[0]]]
         assert (labels[row] == labels[row[0]]).all()
         assert len(set(row.tolist())) == min(examples, size)
-
-
-# shuffled_batch
-
-
-@pytest.mark.parametrize("size", [1, 7, 4096, 4097, 5000, 66_049])
-def test_an_epoch_holds_every_example_once(size):
-    batch = 64
-    steps = -(-3 * size // batch)
-    drawn = np.concatenate(
-        [
-            samplers.shuffled_batch(size, batch=batch, seed=2, step=t)
-            for t in range(steps)
-        ]
-    )
-    epochs = drawn[: 3 * size].reshape(3, size)
-    for epoch in epochs:
-        assert np.bincount(epoch, minlength=size).tolist() == [1] * size
-    if size > 1:
-        assert (epochs[0] != epochs[1]).any()
-        assert (epochs[1] != epochs[2]).any()
-
-
-def test_batches_do_not_depend_on_how_an_epoch_is_cut():
-    size = 5003
-    whole = samplers.shuffled_batch(size, batch=2 * size, seed=0, step=0)
-    parts = [samplers.shuffled_batch(size, batch=97, seed=0, step=t) for t in range(80)]
-    np.testing.assert_array_equal(np.concatenate(parts), whole[: 97 * 80])
-
-
-@pytest.mark.parametrize("size", [4, 4100])
-def test_every_example_is_equally_likely_in_every_place(size):
-    draws = 2000
-    first = [
-        samplers.shuffled_batch(size, batch=size, seed=seed, step=0)[[0, size // 2]]
-        for seed in range(draws)
-    ]
-    for place in np.array(first).T:
-        cells = np.bincount(place * 4 // size, minlength=4)
-        assert chi_squared_is_plausible(cells)
-
-
-def test_neighbours_in_a_large_epoch_are_independent():
-    size = 50_000
-    order = samplers.shuffled_batch(size, batch=size, seed=0, step=0)
-    cells = order * 8 // size
-    for lag in (1, 2, 223, 224, 225):
-        pairs = cells[:-lag] * 8 + cells[lag:]
-        assert chi_squared_is_plausible(np.bincount(pairs, minlength=64))
-    rank_correlation = np.corrcoef(order, np.arange(size))[0, 1]
-    assert abs(rank_correlation) < SIGMAS / np.sqrt(size)
-
-
-def test_a_huge_data_set_costs_only_the_batch():
-    batch = samplers.shuffled_batch(10**12, batch=8, seed=0, step=10**9)
-    assert len(set(batch.tolist())) == 8
-    assert batch.max() < 10**12
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"size": 0}, ValueError),
-        ({"batch": 0}, ValueError),
-        ({"seed": 2**64}, ValueError),
-        ({"step": -1}, ValueError),
-        ({"step": 0.5}, TypeError),
-    ],
-)
-def test_shuffled_batch_refuses_bad_arguments(change, error):
-    arguments = {"size": 10, "batch": 4, "seed": 0, "step": 0} | change
-    size = arguments.pop("size")
-    with pytest.raises(error):
-        samplers.shuffled_batch(size, **arguments)
-
-
-# steps_per_epoch
-
-
-def test_steps_per_epoch_rounds_up():
-    sizes = [1, 127, 128, 129, 5000]
-    steps = [samplers.steps_per_epoch(size, batch=128) for size in sizes]
-    assert steps == [1, 1, 1, 2, 40]
-    with pytest.raises(ValueError, match="batch"):
-        samplers.steps_per_epoch(5, batch=0)

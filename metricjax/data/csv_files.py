@@ -1,0 +1,91 @@
+"""A CSV file of labelled texts, or of labelled image files."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from metricjax.data import _csv, dataset, folders, text
+
+_TEXT = ("text", "sentence", "question", "utterance")
+_IMAGE = ("path", "image", "file", "filename")
+_LABEL = ("label", "category", "class", "identity")
+
+
+def load(path: pathlib.Path, *, size: tuple[int, int] | None = None) -> dataset.Dataset:
+    """The examples of a CSV file with a header, in the order of its lines.
+
+    The header, in any case, names one column of texts (text, sentence, question or
+    utterance) or of image files (path, image, file or filename), and one of labels
+    (label, category, class or identity). Other columns are passed over. Classes are in
+    the order of their names.
+
+    Texts become the counts of `text.hashed_ngrams`. Image files are looked for in the
+    folder of the CSV file.
+
+    Args:
+        path: the file, in UTF-8.
+        size: (height, width) to stretch all images to; if None they must agree.
+
+    Returns:
+        The data set: `images` `[n, buckets]` of texts, else as in any other.
+
+    Raises:
+        FileNotFoundError: if the file or an image is missing.
+        ValueError: if a file is damaged or empty, a column is missing, a cell is empty,
+            or sizes differ.
+        ImportError: if Pillow is missing and there are images to read.
+    """
+    header, *rows = _csv.read(path)
+    if not rows:
+        raise ValueError(f"Expected examples below the header of {path}, got none.")
+    texts, images, label = (
+        _csv.find_column(header.cells, names) for names in (_TEXT, _IMAGE, _LABEL)
+    )
+    content = texts if images is None else images
+    if content is None or label is None or None not in (texts, images):
+        raise ValueError(
+            f"Expected a header with text or path, and label or category, in {path}, "
+            f"got {header.cells}; rename the columns. Pairs of texts are read by "
+            "data.text.read_pairs."
+        )
+    names, labels = np.unique(_cells(rows, label, path), return_inverse=True)
+    contents = _cells(rows, content, path)
+    if images is not None:
+        return dataset.checked(
+            _images(rows, contents, path, size), labels, names.tolist(), path
+        )
+    if size is not None:
+        raise ValueError(f"Expected no size for the texts in {path}, got {size}.")
+    vectors = text.hashed_ngrams(contents)
+    return dataset.checked(vectors, labels, names.tolist(), path, vectors=True)
+
+
+def _cells(rows: Sequence[_csv.Row], column: int, path: pathlib.Path) -> list[str]:
+    """A column without white space around its cells, none of them empty."""
+    cells = [row.cells[column].strip() for row in rows]
+    if not all(cells):
+        line = rows[cells.index("")].line
+        raise ValueError(
+            f"Expected text in every cell of column {column + 1} of {path}, got an "
+            f"empty one in line {line}; fill it or remove the line."
+        )
+    return cells
+
+
+def _images(
+    rows: Sequence[_csv.Row],
+    names: Sequence[str],
+    path: pathlib.Path,
+    size: tuple[int, int] | None,
+) -> np.ndarray:
+    files = [path.parent / name for name in names]
+    for row, file in zip(rows, files, strict=True):
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"Expected the image of line {row.line} of {path} in {file}, got no "
+                "such file; paths start at the folder of the CSV file."
+            )
+    return dataset.stacked(
+        [folders.read(file, size=size) for file in files], files, path
+    )

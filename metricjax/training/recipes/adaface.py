@@ -1,0 +1,78 @@
+"""AdaFace: the margin of each image by its quality, the length of its embedding.
+
+Command:
+
+    python train.py --recipe adaface
+
+Long embeddings, of good images, get a margin on the cosine, short ones a margin on the
+angle, which pulls less where an image is hopeless. Running statistics of the lengths
+say what is long.
+
+References:
+    Kim, Jain and Liu, "AdaFace: Quality Adaptive Margin for Face Recognition", CVPR
+    2022, arXiv:2204.00964, eqs. 7 to 11.
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from metricjax import heads, losses, memory
+from metricjax.training import experiment, inputs, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """AdaFace: the margin of each image by its quality, the length of its embedding."""
+
+    batch: int = 128
+    """Images of a batch."""
+
+    scale: float = 16.0
+    """Scale of the cosines in the softmax."""
+
+    margin: float = 0.3
+    """Margin of an image of average quality, on the cosine."""
+
+    concentration: float = 0.333
+    """How much of the spread of lengths makes the difference between margins."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings.check_positive(self, "batch", "scale", "concentration")
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+
+    def init_head(key: Array) -> dict[str, Array]:
+        rows = classes * settings.symmetries
+        return {"head": heads.init_class_weights(key, rows, settings.dim)}
+
+    def loss(x: Array, params: Any, labels: Array, statistics: Any) -> Any:
+        statistics = memory.update_norm_statistics(statistics, x)
+        terms = losses.adaface(
+            x,
+            params["head"],
+            statistics,
+            labels,
+            margin=settings.margin,
+            concentration=settings.concentration,
+            scale=settings.scale,
+            reduction=None,
+        )
+        return terms, statistics
+
+    return experiment.supervised(
+        settings,
+        image_shape,
+        loss,
+        batches=inputs.shuffled_batches(settings, batch=settings.batch),
+        init_head=init_head,
+        memory=memory.init_norm_statistics(),
+    )

@@ -1,0 +1,92 @@
+"""Softmax and center loss in two dimensions: embeddings are drawn to class centers.
+
+Command:
+
+    python train.py --recipe center
+
+Embeddings are compared by Euclidean distance. The centers move towards the embeddings
+of each batch by the rule of the paper, and no gradient does it: a center that never
+moves would pull its class to a random place. All classes are trained on, and images
+that were held out are tested. On all of MNIST, with its own test images:
+
+    python train.py --recipe center --data mnist --steps 4000 --width 16
+
+References:
+    Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition",
+    ECCV 2016, eqs. 3 to 5.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax import Array
+from jax.tree_util import Partial
+
+from metricjax import distances, heads, losses, memory, similarities
+from metricjax.training import experiment, inputs, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """Softmax and center loss in two dimensions."""
+
+    test_classes: int = 0
+    symmetries: Literal[1, 4, 8] = 1
+    augmentation: float = 0.5
+    dim: int = 2
+    evaluated_images: int = 10_000
+
+    batch: int = 128
+    """Images of a batch."""
+
+    center_weight: float = 0.07
+    """Weight of the center loss beside the softmax."""
+
+    center_rate: float = 0.5
+    """Share of the way that centers go in a step."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings.check_positive(self, "batch")
+        if not (0.0 <= self.center_rate <= 1.0 and self.center_weight >= 0.0):
+            raise ValueError(
+                "Expected --center-rate in [0, 1] and --center-weight of at least 0, "
+                f"got {self.center_rate} and {self.center_weight}."
+            )
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+    rows = classes * settings.symmetries
+
+    def init_head(key: Array) -> dict[str, Array]:
+        return {"head": heads.init_class_weights(key, rows, settings.dim)}
+
+    def loss(x: Array, params: Any, labels: Array, centers: Array) -> Any:
+        terms = losses.center_softmax(
+            x,
+            params["head"],
+            jax.lax.stop_gradient(centers),
+            labels,
+            center_weight=settings.center_weight,
+            reduction=None,
+        )
+        return terms, memory.update_centers(
+            centers, x, labels, rate=settings.center_rate
+        )
+
+    return experiment.supervised(
+        settings,
+        image_shape,
+        loss,
+        batches=inputs.shuffled_batches(settings, batch=settings.batch),
+        init_head=init_head,
+        memory=np.zeros((rows, settings.dim), np.float32),
+        similarity=Partial(similarities.negative, distance=distances.euclidean),
+    )

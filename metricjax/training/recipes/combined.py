@@ -1,0 +1,61 @@
+r"""Combined margin: the angle multiplied and shifted, the cosine lowered.
+
+Command:
+
+    python train.py --recipe combined
+
+Faces of people never seen, with a threshold calibrated on others (images of the AT&T
+set, 40 people, as an .npz file of arrays `images` and `labels`):
+
+    python train.py --recipe combined --data npz:FACES.npz --image-size 64 \
+        --content photos --symmetries 1 --test-classes 10 --calibration-classes 5 \
+        --splits 5
+
+References:
+    Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition", CVPR
+    2019, arXiv:1801.07698, eq. 4.
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from metricjax import losses
+from metricjax.training import experiment, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.ClassSettings):
+    """Combined margin: the angle multiplied and shifted, the cosine lowered."""
+
+    angle_factor: float = 1.0
+    """Multiplies the angle to the true class."""
+
+    angle_shift: float = 0.2
+    """Added to that angle, in radians."""
+
+    shift: float = 0.1
+    """Taken off its cosine."""
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+
+    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+        return losses.combined(
+            x,
+            class_weights,
+            labels,
+            angle_factor=1.0 + share * (settings.angle_factor - 1.0),
+            angle_shift=share * settings.angle_shift,
+            shift=share * settings.shift,
+            scale=settings.scale,
+            reduction=None,
+        )
+
+    return experiment.classifier(settings, image_shape, classes, loss)

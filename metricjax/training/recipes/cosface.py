@@ -1,0 +1,55 @@
+"""CosFace: classify with a margin taken off the cosine of the true class.
+
+Command:
+
+    python train.py --recipe cosface
+
+The digits that it is tested on are never trained on; `--test-classes 0` trains on all
+classes and adds the accuracy on held-out images. For two-dimensional embeddings of ten
+classes the margin must stay below 0.191, half the gap of neighbours on the circle.
+
+References:
+    Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", CVPR
+    2018, arXiv:1801.09414, eq. 4.
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from metricjax import losses
+from metricjax.training import experiment, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.ClassSettings):
+    """CosFace: classify with a margin taken off the cosine of the true class."""
+
+    margin: float = 0.2
+    """Taken off the cosine of the true class."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0.0 <= self.margin < 2.0:
+            raise ValueError(f"Expected --margin in [0, 2), got {self.margin}.")
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+
+    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+        return losses.cosface(
+            x,
+            class_weights,
+            labels,
+            margin=share * settings.margin,
+            scale=settings.scale,
+            reduction=None,
+        )
+
+    return experiment.classifier(settings, image_shape, classes, loss)

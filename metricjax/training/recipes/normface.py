@@ -1,0 +1,51 @@
+"""NormFace in two dimensions: cosine softmax without margin, drawn as it is.
+
+Command:
+
+    python train.py --recipe normface
+
+All classes are trained on, and images that were held out are tested: by the nearest
+class mean, by their nearest neighbours, and by the open-set accuracy. On the circle,
+the directions of ten classes are at best 36 degrees apart. On all of MNIST, with its
+own test images:
+
+    python train.py --recipe normface --data mnist --steps 4000 --width 16
+
+References:
+    Wang et al., "NormFace: L2 Hypersphere Embedding for Face Verification", ACM MM
+    2017, arXiv:1704.06369, eq. 4.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+from jax import Array
+
+from metricjax import losses
+from metricjax.training import experiment, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.ClassSettings):
+    """NormFace in two dimensions: cosine softmax without margin, drawn as it is."""
+
+    test_classes: int = 0
+    symmetries: Literal[1, 4, 8] = 1
+    augmentation: float = 0.5
+    dim: int = 2
+    evaluated_images: int = 10_000
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+
+    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+        return losses.normface(
+            x, class_weights, labels, scale=settings.scale, reduction=None
+        )
+
+    return experiment.classifier(settings, image_shape, classes, loss)

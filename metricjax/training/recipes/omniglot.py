@@ -1,0 +1,381 @@
+"""Characters of alphabets never seen: all background characters told apart at once.
+
+Command, with the files of Omniglot in DIR/omniglot:
+
+    python train.py --recipe omniglot --data-dir DIR
+
+A margin softmax over the 964 background characters, each quarter turn a class of its
+own, and the same softmax within the alphabet of each image, because one-shot tasks are
+drawn within alphabets. Measured on the evaluation alphabets: the 20 official one-shot
+runs, and 20-way tasks of all alphabets and pairs of drawers, with one view of each
+image and with the mean of 15.
+
+`--background small` trains on the 5 alphabets of each of the two small sets.
+
+References:
+    Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through
+    probabilistic program induction", Science 350(6266), 2015 (data and runs). Wang et
+    al., "CosFace", CVPR 2018, arXiv:1801.09414, eq. 4 (the margin).
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from metricjax import data, heads, numerics
+from metricjax.data import augment, dataset
+from metricjax.metrics import fewshot
+from metricjax.training import (
+    evaluate,
+    experiment,
+    inputs,
+    run,
+    settings,
+    splits,
+    step,
+)
+
+__all__ = ["Settings", "build", "divide", "measure"]
+
+_PARTS = {"all": ("train",), "small": ("small1", "small2")}
+_WAYS = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """Characters of alphabets never seen, from all background characters at once."""
+
+    data: str = "omniglot"
+    image_size: int | None = 35
+    input_size: int | None = 28
+    test_classes: int = 659
+    splits: int = 1
+    """Repetitions with other random numbers."""
+
+    held_out: float = 0.0
+    symmetries: Literal[1, 4, 8] = 4
+    augmentation: float = 1.0
+    elastic: float = 0.042
+    thickness: float = 0.6
+    width: int = 16
+    dim: int = 256
+    steps: int = 4050
+    evaluate_every: int = 405
+
+    background: Literal["all", "small"] = "all"
+    """Train on the 30 background alphabets, or on the two sets of 5."""
+
+    validation_alphabets: int = 0
+    """For tuning: test on so many background alphabets, not on the evaluation set."""
+
+    batch: int = 128
+    """Images of a batch."""
+
+    margin: float = 0.2
+    """Margin of the cosine."""
+
+    scale: float = 24.0
+    """Scale of the cosines in the softmax."""
+
+    within: float = 0.5
+    """Weight of the softmax within the alphabet of each image."""
+
+    views: int = 15
+    """Views of an image that are averaged in the second of the two figures."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings.check_positive(self, "batch", "scale", "views")
+        if not (0.0 <= self.margin < 1.0 and self.within >= 0.0):
+            raise ValueError(
+                "Expected --margin in [0, 1) and --within of at least 0, got "
+                f"{self.margin} and {self.within}."
+            )
+
+
+def divide(
+    settings: Settings, *, data_dir: str | os.PathLike[str] | None = None
+) -> list[splits.Split]:
+    """The background alphabets to train on, and the evaluation set to test on.
+
+    Args:
+        settings: the recipe's; for data other than Omniglot, all of `splits.divide`.
+        data_dir: the folder of raw data files.
+
+    Returns:
+        As many equal splits as `settings.splits`.
+
+    Raises:
+        ValueError: if `validation_alphabets` leaves none to train on.
+        OSError: if the files are not found.
+
+    Example:
+        >>> len(divide(Settings(data="digits", test_classes=3, splits=2)))
+        2
+    """
+    if settings.data != "omniglot":
+        return splits.divide(settings, data_dir=data_dir)
+    parts = [_load(settings, part, data_dir) for part in _PARTS[settings.background]]
+    background = _joined(parts)
+    alphabets = background.extra["alphabet"]
+    if not 0 <= settings.validation_alphabets < len(np.unique(alphabets)):
+        raise ValueError(
+            "Expected --validation-alphabets below the number of background alphabets, "
+            f"got {settings.validation_alphabets}."
+        )
+    # The same alphabets, whatever the seed.
+    shuffled = np.random.default_rng(0).permutation(np.unique(alphabets))
+    held = np.isin(alphabets, shuffled[: settings.validation_alphabets])
+    tested = background if held.any() else _load(settings, "test", data_dir)
+    rows = np.flatnonzero(held) if held.any() else np.arange(len(tested.labels))
+    trained, labels = np.unique(background.labels[~held], return_inverse=True)
+    unseen = splits.take(tested, rows)
+    split = splits.Split(
+        train=splits.take(background, ~held)._replace(labels=labels.astype(np.int32)),
+        seen=None,
+        unseen=unseen,
+        calibration=None,
+        watched=unseen if held.any() else None,
+        trained_on=tuple(background.names[c] for c in trained),
+        names={int(c): tested.names[c] for c in np.unique(unseen.labels)},
+    )
+    return [split] * settings.splits
+
+
+def _load(
+    settings: Settings, part: str, data_dir: str | os.PathLike[str] | None
+) -> data.Dataset:
+    return data.load(
+        "omniglot", data_dir=data_dir, split=part, size=settings.image_size
+    )
+
+
+def _joined(parts: list[data.Dataset]) -> data.Dataset:
+    """Data sets side by side; a character or an alphabet of two is the same one."""
+    names = sorted({name for part in parts for name in part.names})
+    places = [np.array([names.index(name) for name in part.names]) for part in parts]
+    labels = np.concatenate(
+        [place[part.labels] for place, part in zip(places, parts, strict=True)]
+    )
+    alphabets = sorted({name.rpartition("/")[0] for name in names})
+    of_class = np.array([alphabets.index(name.rpartition("/")[0]) for name in names])
+    extra = {
+        "alphabet": of_class[labels].astype(np.int32),
+        "drawer": np.concatenate([part.extra["drawer"] for part in parts]),
+    }
+    images = np.concatenate([part.images for part in parts])
+    return data.Dataset(images, labels.astype(np.int32), tuple(names), extra)
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem for images of one shape and a number of classes.
+
+    Args:
+        settings: the recipe's.
+        image_shape: `(height, width, channels)`.
+        classes: number of training classes, before symmetries multiply them.
+
+    Returns:
+        What `metricjax.training.run` trains.
+
+    Example:
+        >>> problem = build(Settings(width=2), (35, 35, 1), 7)
+        >>> jax.eval_shape(problem.init, jax.random.key(0)).params["head"].shape
+        (28, 256)
+    """
+    copies = settings.symmetries
+    model = experiment.encoder(settings, image_shape)
+    prepare = inputs.preparation(settings)
+
+    def init_head(key: Array) -> dict[str, Array]:
+        return {"head": heads.init_class_weights(key, classes * copies, settings.dim)}
+
+    def loss_function(
+        params: Any, model_state: Any, loss_state: Any, batch: Any, key: Array
+    ) -> tuple[Array, step.Outputs]:
+        images, labels, families = batch
+        prepare_key, encoder_key = jax.random.split(key)
+        images, labels = prepare(prepare_key, images.astype(jnp.float32) / 255, labels)
+        embeddings, model_state = model.apply(
+            params["encoder"], model_state, images, train=True, key=encoder_key
+        )
+        kin = families[labels][:, None] == families
+        overall, within = family_softmax(
+            embeddings,
+            params["head"],
+            labels,
+            kin,
+            margin=settings.margin,
+            scale=settings.scale,
+        )
+        loss = jnp.mean(overall) + settings.within * jnp.mean(within)
+        outputs = step.Outputs(model_state, loss_state, {"within": jnp.mean(within)})
+        return loss, outputs
+
+    def batches(examples: splits.Examples, seed: int) -> Callable[[int], Any]:
+        families = _families(examples, classes, copies)
+        draw = inputs.shuffled_batches(settings, batch=settings.batch)
+        pairs = draw(examples, seed)
+        return lambda t: (*pairs(t), families)
+
+    return experiment.assemble(
+        settings, model, loss_function, batches=batches, init_head=init_head
+    )
+
+
+def _families(examples: splits.Examples, classes: int, copies: int) -> np.ndarray:
+    """The family of each class under each symmetry: its alphabet, turned alike."""
+    alphabets = np.zeros(classes, np.int32)
+    if "alphabet" in examples.extra:
+        alphabets[examples.labels] = examples.extra["alphabet"]
+    return inputs.multiplied(alphabets, copies)
+
+
+def family_softmax(
+    embeddings: Array,
+    class_weights: Array,
+    labels: Array,
+    kin: Array,
+    *,
+    margin: float,
+    scale: float,
+) -> tuple[Array, Array]:
+    """CosFace among all classes, and among those of the family of each example.
+
+    `-log(exp(s (c_y - m)) / (exp(s (c_y - m)) + sum_j exp(s c_j)))` over all other
+    classes j, and over those of them that `kin` marks.
+
+    Args:
+        embeddings: `[batch, dim]`.
+        class_weights: `[classes, dim]`.
+        labels: `[batch]` int in `[0, classes)`.
+        kin: bool `[batch, classes]`.
+        margin: of the cosine.
+        scale: `s`.
+
+    Returns:
+        Two arrays `[batch]`.
+
+    Example:
+        >>> x, kin = jnp.eye(3), jnp.eye(3, dtype=bool)
+        >>> found = family_softmax(x, x, jnp.arange(3), kin, margin=0.0, scale=1.0)
+        >>> [round(float(part[0]), 3) for part in found]
+        [0.551, 0.0]
+    """
+    logits = heads.cosine_logits(embeddings, class_weights, scale=scale)
+    target = jnp.take_along_axis(logits, labels[:, None], axis=1) - scale * margin
+    other = jnp.arange(logits.shape[1]) != labels[:, None]
+    joined = jnp.where(other, logits, target)
+    overall = jax.nn.logsumexp(joined, axis=1)
+    within = numerics.logsumexp(joined, kin | ~other)
+    return overall - target[:, 0], within - target[:, 0]
+
+
+def measure(
+    settings: Settings,
+    part: splits.Split,
+    trained: run.Trained,
+    *,
+    data_dir: str | os.PathLike[str] | None,
+) -> dict[str, float]:
+    """Errors of one-shot tasks, with one view of each image and with several.
+
+    Args:
+        settings: the recipe's.
+        part: of the data.
+        trained: what was trained on it.
+        data_dir: the folder of raw data files; has the official runs.
+
+    Returns:
+        Errors of tasks within all alphabets of the test and, unless it is a
+        validation, of the official runs where their file is found.
+
+    Example:
+        >>> errors = measure(settings, part, trained, data_dir=None)  # doctest: +SKIP
+    """
+    if part.unseen is None or "drawer" not in part.unseen.extra:
+        return {}
+    views = _views(settings)
+    params, model_state = trained.state.params["encoder"], trained.state.model_state
+    several = evaluate.embedder(trained.apply, views=views)
+    embedders = {
+        "1 view": trained.embed,
+        f"{len(views)} views": functools.partial(several, params, model_state),
+    }
+    tasks = _tasks(part.unseen)
+    runs = None if settings.validation_alphabets else _official_runs(settings, data_dir)
+    found = {}
+    for name, embed in embedders.items():
+        right = fewshot.evaluate(embed(part.unseen.images), tasks).accuracy
+        found[f"error of tasks within all alphabets, {name}"] = 1.0 - float(right)
+        if runs is not None:
+            found[f"error of the 20 official runs, {name}"] = _run_error(
+                runs, embed, settings.image_size
+            )
+    return found
+
+
+def _tasks(unseen: splits.Examples) -> fewshot.Episodes:
+    extra = unseen.extra
+    return fewshot.context_episodes(
+        unseen.labels, extra["drawer"], groups=extra["alphabet"], ways=_WAYS, seed=0
+    )
+
+
+def _views(settings: Settings) -> list[evaluate.View]:
+    """The image as it is, and small maps of it, the same for all images."""
+
+    def view(key: Array, image: Array) -> Array:
+        size = settings.input_size
+        ranges = {"rotation": 0.14, "scale": 0.12, "shear": 0.15, "shift": 0.035}
+        return augment.affine(key, image[None], size=size, **ranges)[0]
+
+    def mapped(index: int) -> evaluate.View:
+        # One key for all images, so that all are mapped alike.
+        key = jax.random.key(index)
+        return jax.vmap(functools.partial(view, key))
+
+    return [lambda images: images, *(mapped(i) for i in range(1, settings.views))]
+
+
+def _official_runs(
+    settings: Settings, data_dir: str | os.PathLike[str] | None
+) -> fewshot.OneShotRuns | None:
+    folder = data_dir or os.environ.get("METRICJAX_DATA_DIR")
+    for place in (Path(folder or ".") / "omniglot", Path(folder or ".")):
+        if (place / "all_runs.zip").is_file():
+            return fewshot.read_omniglot_runs(place / "all_runs.zip")
+    return None
+
+
+def _run_error(
+    runs: fewshot.OneShotRuns,
+    embed: Callable[[np.ndarray], np.ndarray],
+    size: int | None,
+) -> float:
+    """The error that papers report: each image answered on its own, mean of runs."""
+    rows = [_unit(embed(_pixels(part, size))) for part in (runs.queries, runs.support)]
+    queries, support = (x.reshape(len(runs.answers), -1, x.shape[-1]) for x in rows)
+    scores = np.einsum("rqd,rsd->rqs", queries, support)
+    return float(np.mean(fewshot.one_shot_error(scores, runs.answers)))
+
+
+def _pixels(ink: np.ndarray, size: int | None) -> np.ndarray:
+    """Bool `[runs, n, height, width]` as the images of the data set."""
+    images = np.where(ink, 255, 0).astype(np.uint8)
+    images = images.reshape(-1, *images.shape[2:], 1)
+    return images if size is None else dataset.resized(images, (size, size))
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)

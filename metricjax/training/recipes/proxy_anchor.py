@@ -1,0 +1,72 @@
+"""Proxy-Anchor: each class has a proxy, which looks at all images of the batch.
+
+Command:
+
+    python train.py --recipe proxy_anchor
+
+Proxies learn faster than the encoder, as in the paper.
+
+References:
+    Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020,
+    arXiv:2003.13911, eq. 4.
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from metricjax import heads, losses
+from metricjax.training import experiment, inputs, optimizers, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """Proxy-Anchor: each class has a proxy, which looks at all images of the batch."""
+
+    batch: int = 128
+    """Images of a batch."""
+
+    margin: float = 0.1
+    """Margin on either side of a cosine of zero."""
+
+    scale: float = 32.0
+    """How sharply the hardest images count."""
+
+    proxy_rate: float = 10.0
+    """Learning rate of the proxies, in those of the encoder."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings.check_positive(self, "batch", "scale", "proxy_rate")
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+
+    def init_head(key: Array) -> dict[str, Array]:
+        rows = classes * settings.symmetries
+        return {"proxies": heads.init_class_weights(key, rows, settings.dim)}
+
+    def loss(x: Array, params: Any, labels: Array) -> Any:
+        return losses.proxy_anchor(
+            x,
+            params["proxies"],
+            labels,
+            margin=settings.margin,
+            scale=settings.scale,
+            reduction=None,
+        )
+
+    return experiment.supervised(
+        settings,
+        image_shape,
+        loss,
+        batches=inputs.shuffled_batches(settings, batch=settings.batch),
+        init_head=init_head,
+        optimizer=optimizers.adamw(settings, rates={"proxies": settings.proxy_rate}),
+    )

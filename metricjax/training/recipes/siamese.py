@@ -1,0 +1,194 @@
+r"""The siamese net of Koch et al.: are two images of the same class?
+
+Command:
+
+    python train.py --recipe siamese
+
+A light form of the net and a weighted L1 distance of its embeddings, trained on pairs,
+half of the same class; tested on pairs and N-way one-shot tasks of classes never seen,
+each scored by that head. On Omniglot, pairs and tasks within alphabets:
+
+    python train.py --recipe siamese --data omniglot --image-size 28 --groups alphabet \
+        --test-classes 200 --splits 1 --steps 8000 --data-dir DIR
+
+The net, rates and schedules of the paper in full, for images of 105 pixels (the paper
+does not give the rates that its search found; those here are its range's middle):
+
+    python train.py --recipe siamese --data omniglot --groups alphabet --width 64 \
+        --dim 4096 --optimizer layerwise --test-classes 200 --splits 1 --data-dir DIR
+
+References:
+    Koch, Zemel and Salakhutdinov, "Siamese Neural Networks for One-shot Image
+    Recognition", ICML Deep Learning Workshop 2015.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.tree_util import Partial
+
+from metricjax import distances, encoders, heads, losses, samplers, similarities
+from metricjax.metrics import fewshot, verification
+from metricjax.training import (
+    experiment,
+    inputs,
+    measures,
+    optimizers,
+    run,
+    schedules,
+    settings,
+    splits,
+    step,
+)
+
+__all__ = ["Settings", "build", "measure"]
+
+_TESTED_PAIRS = 10_000
+_WAYS = (20, 5, 3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.Settings):
+    """The siamese net of Koch et al.: are two images of the same class?"""
+
+    symmetries: Literal[1, 4, 8] = 1
+    augmentation: float = 1.0
+    encoder: Literal["resnet", "convnet", "mlp", "koch"] = "koch"
+    width: int = 16
+    dim: int = 256
+    learning_rate: float = 1e-3
+
+    pairs: int = 128
+    """Pairs of a batch."""
+
+    optimizer: Literal["adamw", "layerwise"] = "adamw"
+    """AdamW, or the paper's rates by layer, with momentum that rises."""
+
+    epoch_steps: int = 200
+    """Steps of an epoch, after each of which the layerwise rates change."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings.check_positive(self, "pairs", "epoch_steps")
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+    model = experiment.encoder(settings, image_shape)
+    change = inputs.preparation(settings)
+
+    def init_head(key: Array) -> dict[str, Any]:
+        return {"head": heads.init_weighted_l1(key, settings.dim)}
+
+    encoder_shapes = {"encoder": jax.eval_shape(model.init, jax.random.key(0))[0]}
+    head_shapes = jax.eval_shape(init_head, jax.random.key(0))
+
+    def loss_function(
+        params: Any, model_state: Any, loss_state: Any, batch: Any, key: Array
+    ) -> tuple[Array, step.Outputs]:
+        images, same = batch
+        change_key, encoder_key = jax.random.split(key)
+        # Both sides in one pass; each image is changed on its own.
+        images, _ = change(change_key, encoders.as_float(images), jnp.tile(same, 2))
+        x, model_state = model.apply(
+            params["encoder"], model_state, images, train=True, key=encoder_key
+        )
+        first, second = jnp.split(x, 2)
+        head = Partial(heads.weighted_l1_logits, params=params["head"])
+        terms = losses.siamese_pairs(first, second, same, head=head, reduction=None)
+        wrong = {"error": jnp.mean(terms.active)}
+        return jnp.mean(terms.total), step.Outputs(model_state, loss_state, wrong)
+
+    return experiment.assemble(
+        settings,
+        model,
+        loss_function,
+        batches=functools.partial(_batches, settings),
+        init_head=init_head,
+        optimizer=_optimizer(settings, {**encoder_shapes, **head_shapes}),
+        similarity=Partial(similarities.negative, distance=distances.manhattan),
+    )
+
+
+def _batches(
+    settings: Settings, examples: splits.Examples, seed: int
+) -> Callable[[int], Any]:
+    """Pairs, half of the same class; with groups, the others are of one group too."""
+    if settings.groups:
+        groups = examples.extra[settings.groups]
+        table = samplers.group_table(examples.labels, groups)
+    else:
+        table = samplers.class_table(examples.labels)
+
+    def draw(t: int) -> tuple[np.ndarray, np.ndarray]:
+        pairs = samplers.pair_batch(table, pairs=settings.pairs, seed=seed, step=t)
+        rows = np.concatenate([pairs.first, pairs.second])
+        return examples.images[rows], pairs.same.astype(np.int32)
+
+    return draw
+
+
+def _optimizer(settings: Settings, shapes: Any) -> optax.GradientTransformation:
+    if settings.optimizer == "adamw":
+        return optimizers.adamw(settings)
+    layers = {
+        "encoder/convolutions/0": schedules.Layer(3e-3, 0.9, l2=1e-4),
+        "encoder/convolutions/*": schedules.Layer(1e-2, 0.9, l2=1e-4),
+        "encoder/embedding": schedules.Layer(1e-2, 0.9, l2=1e-5),
+        "head": schedules.Layer(1e-2, 0.9),
+    }
+    return schedules.layerwise_sgd(layers, shapes, steps_per_epoch=settings.epoch_steps)
+
+
+def measure(
+    settings: Settings,
+    part: splits.Split,
+    trained: run.Trained,
+    *,
+    data_dir: str | os.PathLike[str] | None,
+) -> dict[str, float]:
+    """Accuracy of pairs and of one-shot tasks, scored by the trained head.
+
+    Args:
+        settings: the recipe's.
+        part: of the data.
+        trained: what was trained on it.
+        data_dir: not used.
+
+    Returns:
+        The accuracies; pairs and tasks are of one group each if `groups` is set.
+
+    Example:
+        >>> found = measure(settings, part, trained, data_dir=None)  # doctest: +SKIP
+    """
+    tested = part.tested
+    groups = tested.extra[settings.groups] if settings.groups else None
+    x = trained.embed(tested.images)
+    head = Partial(heads.weighted_l1_logits, params=trained.state.params["head"])
+    pairs = samplers.pair_batch(
+        tested.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
+    )
+    logits = np.asarray(head(x[pairs.first], x[pairs.second]))
+    curve = verification.roc(logits, pairs.same)
+    found = {
+        "pairs told right": float(np.mean((logits > 0) == pairs.same)),
+        "pairs told right at the equal error rate": 1.0 - verification.eer(curve).rate,
+    }
+    classify = Partial(fewshot.pair_scorer, score=head)
+    for ways in _WAYS:
+        rates = measures.few_shot(
+            x, tested.labels, ways=ways, groups=groups, classify=classify
+        )
+        if rates:
+            return {**found, **rates}
+    return found

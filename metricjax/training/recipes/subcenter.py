@@ -1,0 +1,57 @@
+"""Sub-center ArcFace: several centers for each class, the nearest one counts.
+
+Command:
+
+    python train.py --recipe subcenter
+
+For labels with errors: wrongly labelled images gather at a center of their own.
+
+References:
+    Deng et al., "Sub-center ArcFace: Boosting Face Recognition by Large-scale Noisy Web
+    Faces", ECCV 2020, section 3.
+"""
+
+import dataclasses
+from typing import Any
+
+from jax import Array
+
+from metricjax import losses
+from metricjax.training import experiment, settings
+
+__all__ = ["Settings", "build"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings(settings.ClassSettings):
+    """Sub-center ArcFace: several centers for each class, the nearest one counts."""
+
+    margin: float = 0.3
+    """Angular margin, in radians."""
+
+    subcenters: int = 3
+    """Centers of each class (K)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        settings.check_positive(self, "subcenters")
+
+
+def build(
+    settings: Settings, image_shape: tuple[int, ...], classes: int
+) -> experiment.Experiment:
+    """The training problem; arguments as in `metricjax.training.recipes`."""
+
+    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+        return losses.arcface(
+            x,
+            class_weights,
+            labels,
+            margin=share * settings.margin,
+            scale=settings.scale,
+            reduction=None,
+        )
+
+    return experiment.classifier(
+        settings, image_shape, classes, loss, subcenters=settings.subcenters
+    )

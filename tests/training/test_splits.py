@@ -1,0 +1,137 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metricjax import data
+from metricjax.training import splits
+from metricjax.training.settings import Settings
+
+
+@pytest.fixture
+def dataset(rng):
+    labels = np.repeat(np.arange(10), 12).astype(np.int32)
+    images = rng.integers(0, 256, (120, 2, 2, 1), dtype=np.uint8)
+    # Each image carries its number, to be recognised.
+    images[:, 0, 0, 0] = np.arange(120)
+    return data.Dataset(images, labels, tuple("abcdefghij"))
+
+
+def numbers(examples):
+    return set(examples.images[:, 0, 0, 0].tolist())
+
+
+def split(dataset, settings, index=0, own_test=None):
+    """A split whose optional parts a test may read; None raises there."""
+    found: Any = splits.split(dataset, settings, index, own_test)
+    return found
+
+
+def test_splits_test_on_classes_from_the_end_and_never_train_on_them(dataset):
+    expected = [
+        {7: "h", 8: "i", 9: "j"},
+        {4: "e", 5: "f", 6: "g"},
+        {1: "b", 2: "c", 3: "d"},
+    ]
+    for index, names in enumerate(expected):
+        part = split(dataset, Settings(), index)
+        assert part.names == names
+        assert len(part.trained_on) == 7
+        assert set(part.unseen.labels.tolist()) == set(names)
+        unseen = {i for i in range(120) if i // 12 in names}
+        assert numbers(part.unseen) == unseen
+        assert numbers(part.train) | numbers(part.seen) == set(range(120)) - unseen
+        assert not numbers(part.train) & numbers(part.seen)
+
+
+def test_training_labels_count_from_zero_and_keep_their_images(dataset):
+    part = split(dataset, Settings(), 1)
+    classes = [0, 1, 2, 3, 7, 8, 9]
+    for examples in (part.train, part.seen):
+        assert examples.labels.dtype == np.int32
+        found = [classes[label] for label in examples.labels]
+        assert found == (examples.images[:, 0, 0, 0] // 12).tolist()
+    assert np.bincount(part.seen.labels).tolist() == [2] * 7
+    assert np.bincount(part.train.labels).tolist() == [10] * 7
+
+
+def test_validation_classes_come_out_of_the_training_classes(dataset):
+    whole = split(dataset, Settings(), 0)
+    part = split(dataset, Settings(validation_classes=2), 0)
+    assert len(part.trained_on) == 5
+    assert len(part.names) == 2
+    assert numbers(part.unseen) <= numbers(whole.train) | numbers(whole.seen)
+    everything = numbers(part.train) | numbers(part.seen) | numbers(part.unseen)
+    assert everything == numbers(whole.train) | numbers(whole.seen)
+    assert not everything & numbers(whole.unseen)
+
+
+def test_large_sets_are_evaluated_in_part(dataset):
+    part = split(dataset, Settings(evaluated_images=9), 0)
+    assert len(part.unseen.labels) == len(part.seen.labels) == 9
+    assert set(part.unseen.labels.tolist()) == {7, 8, 9}
+
+
+@pytest.mark.parametrize("changes", [{"test_classes": 9}, {"validation_classes": 6}])
+def test_too_few_classes_are_refused(dataset, changes):
+    settings = Settings(**changes)
+    with pytest.raises(ValueError, match="got 10 classes in all; lower"):
+        split(dataset, settings, settings.splits - 1)
+
+
+def test_splits_draw_their_own_classes_where_there_are_too_few(dataset):
+    settings = Settings(splits=8)
+    found = [split(dataset, settings, index) for index in range(8)]
+    assert all(len(part.names) == 3 for part in found)
+    assert len({tuple(part.names) for part in found}) > 4
+    for part in found:
+        assert not numbers(part.train) & numbers(part.unseen)
+
+
+def test_calibration_classes_neither_train_nor_test(dataset):
+    whole = split(dataset, Settings(), 0)
+    part = split(dataset, Settings(calibration_classes=2), 0)
+    assert part.names == whole.names
+    assert len(part.trained_on) == 5
+    sets = (part.train, part.seen, part.unseen, part.calibration)
+    found = [numbers(examples) for examples in sets]
+    assert len(set.union(*found)) == sum(map(len, found)) == 120
+    tuned = split(dataset, Settings(calibration_classes=2, validation_classes=2), 0)
+    assert len(numbers(tuned.calibration)) == len(numbers(tuned.unseen)) == 24
+    assert not numbers(tuned.unseen) & (numbers(whole.unseen) | numbers(tuned.train))
+
+
+def test_without_test_classes_the_test_is_on_images_held_out_or_given(dataset):
+    settings = Settings(test_classes=0)
+    part = split(dataset, settings, 0)
+    assert part.unseen is None
+    assert part.names == {}
+    assert part.tested is part.seen is part.watched
+    assert len(part.trained_on) == 10
+    other = dataset._replace(images=dataset.images[::5], labels=dataset.labels[::5])
+    part = split(dataset, Settings(test_classes=0, held_out=0.0), 0, other)
+    assert len(part.train.labels) == 120
+    assert numbers(part.tested) == set(range(0, 120, 5))
+    # The test is not looked at during training.
+    assert part.watched is None
+
+
+def test_groups_are_left_out_whole(dataset):
+    speakers = np.tile(np.arange(6), 20).astype(np.int32)
+    dataset = dataset._replace(extra={"speaker": speakers})
+    settings = Settings(test_classes=0, groups="speaker", test_groups=2, splits=3)
+    for index, test in enumerate(({4, 5}, {2, 3}, {0, 1})):
+        part = split(dataset, settings, index)
+        assert set(part.seen.extra["speaker"].tolist()) == test
+        assert set(part.train.extra["speaker"].tolist()) == set(range(6)) - test
+        assert part.watched is None
+    tuned = dataclasses.replace(settings, validation_groups=1)
+    part = split(dataset, tuned, 0)
+    assert set(part.seen.extra["speaker"].tolist()) == {0}
+    assert set(part.train.extra["speaker"].tolist()) == {1, 2, 3}
+    assert part.watched is part.seen
+    with pytest.raises(ValueError, match="got 'nobody'"):
+        split(dataset, dataclasses.replace(settings, groups="nobody"), 0)
+    with pytest.raises(ValueError, match="lower --test-groups"):
+        split(dataset, dataclasses.replace(settings, test_groups=6), 0)
