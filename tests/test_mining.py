@@ -352,3 +352,8 @@ def test_ties_go_to_the_lowest_index_in_long_rows_too():
                 np.flatnonzero(found), np.sort(order[: found.sum()])
             )
             assert found.sum() in (7, math.ceil(0.3 * len(columns)))
+
+
+def test_labels_in_place_of_pairs_are_refused_with_a_cure():
+    with pytest.raises(TypeError, match="make them of labels with pairs.from_labels"):
+        mining.hard(jnp.zeros((2, 2)), jnp.array([0, 1]))  # pyright: ignore
