@@ -20,8 +20,8 @@ def usable(distances: ArrayLike, pairs: Pairs) -> tuple[Array, Pairs]:
     """Distances in at least float32, and masks without what is not a number."""
     if not isinstance(pairs, Pairs):
         raise TypeError(
-            f"Expected `pairs` to be pairs.Pairs, got {type(pairs).__name__}; make them "
-            "of labels with pairs.from_labels."
+            f"Expected `pairs` to be pairs.Pairs, got {type(pairs).__name__}; make "
+            "them of labels with pairs.from_labels."
         )
     for name, mask in pairs._asdict().items():
         _checks.check_mask(f"pairs.{name}", mask, jnp.shape(distances))
