@@ -21,6 +21,7 @@ from metricjax.training.settings import ClassSettings, PairSettings, Settings
 __all__ = [
     "Experiment",
     "assemble",
+    "class_weights",
     "classifier",
     "encoder",
     "pairwise",
@@ -178,7 +179,8 @@ def assemble(
     def init(key: Array) -> state.State:
         run_key, params_key = jax.random.split(key)
         params, model_state = init_params(params_key)
-        loss_state = jax.tree.map(jnp.asarray, memory)
+        # Copies: a step donates its state, and there may be another split.
+        loss_state = jax.tree.map(jnp.array, memory)
         return state.init(
             run_key,
             params,
@@ -231,13 +233,6 @@ def classifier(
         (56, 4)
     """
 
-    def init_head(key: Array) -> dict[str, Array]:
-        rows = classes * settings.symmetries
-        weights = heads.init_class_weights(
-            key, rows, settings.dim, subcenters=subcenters
-        )
-        return {"head": weights}
-
     def warmed(embeddings: Array, params: Any, labels: Array, memory: Any) -> Any:
         steps = settings.warm_up * settings.steps
         share = jnp.minimum(memory["step"] / steps, 1.0) if steps else 1.0
@@ -249,9 +244,43 @@ def classifier(
         image_shape,
         warmed,
         batches=inputs.shuffled_batches(settings, batch=settings.batch),
-        init_head=init_head,
+        init_head=class_weights(settings, classes, subcenters=subcenters),
         memory={"step": np.int32(0)},
     )
+
+
+def class_weights(
+    settings: Settings,
+    classes: int,
+    *,
+    name: str = "head",
+    subcenters: int | None = None,
+) -> Callable[[Array], dict[str, Array]]:
+    """The `init_head` of losses that have a vector for each class.
+
+    Args:
+        settings: its `symmetries` and `dim` are used.
+        classes: number of training classes, before symmetries multiply them.
+        name: of these parameters.
+        subcenters: vectors of each class, if there are several.
+
+    Returns:
+        `key -> {name: class_weights}`.
+
+    Example:
+        >>> init_head = class_weights(Settings(dim=4), 7)
+        >>> init_head(jax.random.key(0))["head"].shape
+        (56, 4)
+    """
+
+    def init_head(key: Array) -> dict[str, Array]:
+        rows = classes * settings.symmetries
+        weights = heads.init_class_weights(
+            key, rows, settings.dim, subcenters=subcenters
+        )
+        return {name: weights}
+
+    return init_head
 
 
 def pairwise(

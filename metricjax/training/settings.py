@@ -4,7 +4,13 @@ import dataclasses
 import math
 from typing import Literal
 
-__all__ = ["ClassSettings", "PairSettings", "Settings", "check_positive"]
+__all__ = [
+    "BatchSettings",
+    "ClassSettings",
+    "PairSettings",
+    "Settings",
+    "check_positive",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,9 @@ class Settings:
 
     image_size: int | None = None
     """Stretch images to this many pixels a side; by default they keep their size."""
+
+    skip_bad: bool = False
+    """Go on without image files that cannot be used, instead of refusing the folder."""
 
     input_size: int | None = None
     """Pixels a side that the encoder sees: resampled by the map that augments them."""
@@ -148,11 +157,20 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassSettings(Settings):
-    """Settings of losses against class weights."""
+class BatchSettings(Settings):
+    """Settings of recipes that go through shuffled epochs."""
 
     batch: int = 128
     """Images of a batch."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_positive(self, "batch")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassSettings(BatchSettings):
+    """Settings of margin softmax losses."""
 
     scale: float = 16.0
     """Scale of the cosines in the softmax."""
@@ -162,7 +180,7 @@ class ClassSettings(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        check_positive(self, "batch", "scale")
+        check_positive(self, "scale")
         if not 0.0 <= self.warm_up <= 1.0:
             raise ValueError(f"Expected --warm-up in [0, 1], got {self.warm_up}.")
 

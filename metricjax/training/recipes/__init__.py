@@ -2,8 +2,8 @@
 
 A recipe has
 
-- a docstring: its first line says what it is, then the command, the measured result and
-  the source;
+- a docstring: its first line says what it is; a paragraph that begins with "Measured"
+  gives the result and the time, and "References:" the source, which `about` finds;
 - `Settings`, a frozen dataclass that extends `metricjax.training.settings.Settings`;
   its fields are the flags of `train.py`;
 - `build(settings, image_shape, classes) -> Experiment`: the training problem for images
@@ -17,10 +17,66 @@ A recipe has
 """
 
 import importlib
+import inspect
 import pkgutil
+import re
 from types import ModuleType
+from typing import NamedTuple
 
-__all__ = ["load", "names"]
+__all__ = ["About", "about", "load", "names"]
+
+
+class About(NamedTuple):
+    """What a recipe says of itself, each in one line.
+
+    Attributes:
+        summary: what it is.
+        data: the data set that it trains on by default.
+        measured: its result and time, or "".
+        source: the first of its references, or "".
+    """
+
+    summary: str
+    data: str
+    measured: str
+    source: str
+
+
+def about(name: str) -> About:
+    """What a recipe's docstring says.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        The summary, the data, the measured result and the source.
+
+    Raises:
+        ValueError: if there is no such recipe.
+
+    Example:
+        >>> about("arcface").data, about("arcface").source.partition(",")[0]
+        ('digits', 'Deng et al.')
+    """
+    recipe = load(name)
+    doc = inspect.getdoc(recipe) or ""
+    references = doc.partition("References:\n")[2]
+    return About(
+        summary=doc.partition("\n")[0],
+        data=recipe.Settings().data,
+        measured=_paragraph(doc, "Measured"),
+        source=_first_sentence(" ".join(references.split())),
+    )
+
+
+def _paragraph(doc: str, start: str) -> str:
+    found = (part for part in doc.split("\n\n") if part.startswith(start))
+    return " ".join(next(found, "").split())
+
+
+def _first_sentence(references: str) -> str:
+    """Up to the first full stop that ends a reference: after a number or a year."""
+    return re.split(r"(?<=\d)\. |(?<=\w\w\w)\. (?=[A-Z][a-z]+ et al)", references)[0]
 
 
 def names() -> list[str]:

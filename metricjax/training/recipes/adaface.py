@@ -18,18 +18,15 @@ from typing import Any
 
 from jax import Array
 
-from metricjax import heads, losses, memory
+from metricjax import losses, memory
 from metricjax.training import experiment, inputs, settings
 
 __all__ = ["Settings", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.BatchSettings):
     """AdaFace: the margin of each image by its quality, the length of its embedding."""
-
-    batch: int = 128
-    """Images of a batch."""
 
     scale: float = 16.0
     """Scale of the cosines in the softmax."""
@@ -42,17 +39,13 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "batch", "scale", "concentration")
+        settings.check_positive(self, "scale", "concentration")
 
 
 def build(
     settings: Settings, image_shape: tuple[int, ...], classes: int
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
-
-    def init_head(key: Array) -> dict[str, Array]:
-        rows = classes * settings.symmetries
-        return {"head": heads.init_class_weights(key, rows, settings.dim)}
 
     def loss(x: Array, params: Any, labels: Array, statistics: Any) -> Any:
         statistics = memory.update_norm_statistics(statistics, x)
@@ -73,6 +66,6 @@ def build(
         image_shape,
         loss,
         batches=inputs.shuffled_batches(settings, batch=settings.batch),
-        init_head=init_head,
+        init_head=experiment.class_weights(settings, classes),
         memory=memory.init_norm_statistics(),
     )

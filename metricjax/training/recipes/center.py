@@ -24,14 +24,14 @@ import numpy as np
 from jax import Array
 from jax.tree_util import Partial
 
-from metricjax import distances, heads, losses, memory, similarities
+from metricjax import distances, losses, memory, similarities
 from metricjax.training import experiment, inputs, settings
 
 __all__ = ["Settings", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.BatchSettings):
     """Softmax and center loss in two dimensions."""
 
     test_classes: int = 0
@@ -39,9 +39,6 @@ class Settings(settings.Settings):
     augmentation: float = 0.5
     dim: int = 2
     evaluated_images: int = 10_000
-
-    batch: int = 128
-    """Images of a batch."""
 
     center_weight: float = 0.07
     """Weight of the center loss beside the softmax."""
@@ -51,7 +48,6 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "batch")
         if not (0.0 <= self.center_rate <= 1.0 and self.center_weight >= 0.0):
             raise ValueError(
                 "Expected --center-rate in [0, 1] and --center-weight of at least 0, "
@@ -64,9 +60,6 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
     rows = classes * settings.symmetries
-
-    def init_head(key: Array) -> dict[str, Array]:
-        return {"head": heads.init_class_weights(key, rows, settings.dim)}
 
     def loss(x: Array, params: Any, labels: Array, centers: Array) -> Any:
         terms = losses.center_softmax(
@@ -86,7 +79,7 @@ def build(
         image_shape,
         loss,
         batches=inputs.shuffled_batches(settings, batch=settings.batch),
-        init_head=init_head,
+        init_head=experiment.class_weights(settings, classes),
         memory=np.zeros((rows, settings.dim), np.float32),
         similarity=Partial(similarities.negative, distance=distances.euclidean),
     )

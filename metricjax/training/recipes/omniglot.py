@@ -50,7 +50,7 @@ _WAYS = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.BatchSettings):
     """Characters of alphabets never seen, from all background characters at once."""
 
     data: str = "omniglot"
@@ -67,6 +67,7 @@ class Settings(settings.Settings):
     thickness: float = 0.6
     width: int = 16
     dim: int = 256
+    learning_rate: float = 6e-3
     steps: int = 4050
     evaluate_every: int = 405
 
@@ -75,9 +76,6 @@ class Settings(settings.Settings):
 
     validation_alphabets: int = 0
     """For tuning: test on so many background alphabets, not on the evaluation set."""
-
-    batch: int = 128
-    """Images of a batch."""
 
     margin: float = 0.2
     """Margin of the cosine."""
@@ -93,7 +91,7 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "batch", "scale", "views")
+        settings.check_positive(self, "scale", "views")
         if not (0.0 <= self.margin < 1.0 and self.within >= 0.0):
             raise ValueError(
                 "Expected --margin in [0, 1) and --within of at least 0, got "
@@ -197,9 +195,6 @@ def build(
     model = experiment.encoder(settings, image_shape)
     prepare = inputs.preparation(settings)
 
-    def init_head(key: Array) -> dict[str, Array]:
-        return {"head": heads.init_class_weights(key, classes * copies, settings.dim)}
-
     def loss_function(
         params: Any, model_state: Any, loss_state: Any, batch: Any, key: Array
     ) -> tuple[Array, step.Outputs]:
@@ -229,7 +224,11 @@ def build(
         return lambda t: (*pairs(t), families)
 
     return experiment.assemble(
-        settings, model, loss_function, batches=batches, init_head=init_head
+        settings,
+        model,
+        loss_function,
+        batches=batches,
+        init_head=experiment.class_weights(settings, classes),
     )
 
 

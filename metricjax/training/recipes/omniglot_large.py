@@ -3,6 +3,9 @@
 Command, with the files of Omniglot in DIR/omniglot:
 
     python train.py --recipe omniglot-large --data-dir DIR
+
+References:
+    As for recipe omniglot: Lake, Salakhutdinov and Tenenbaum, Science 350(6266), 2015.
 """
 
 import dataclasses

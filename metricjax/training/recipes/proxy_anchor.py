@@ -16,18 +16,15 @@ from typing import Any
 
 from jax import Array
 
-from metricjax import heads, losses
+from metricjax import losses
 from metricjax.training import experiment, inputs, optimizers, settings
 
 __all__ = ["Settings", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.BatchSettings):
     """Proxy-Anchor: each class has a proxy, which looks at all images of the batch."""
-
-    batch: int = 128
-    """Images of a batch."""
 
     margin: float = 0.1
     """Margin on either side of a cosine of zero."""
@@ -40,17 +37,13 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "batch", "scale", "proxy_rate")
+        settings.check_positive(self, "scale", "proxy_rate")
 
 
 def build(
     settings: Settings, image_shape: tuple[int, ...], classes: int
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
-
-    def init_head(key: Array) -> dict[str, Array]:
-        rows = classes * settings.symmetries
-        return {"proxies": heads.init_class_weights(key, rows, settings.dim)}
 
     def loss(x: Array, params: Any, labels: Array) -> Any:
         return losses.proxy_anchor(
@@ -67,6 +60,6 @@ def build(
         image_shape,
         loss,
         batches=inputs.shuffled_batches(settings, batch=settings.batch),
-        init_head=init_head,
+        init_head=experiment.class_weights(settings, classes, name="proxies"),
         optimizer=optimizers.adamw(settings, rates={"proxies": settings.proxy_rate}),
     )

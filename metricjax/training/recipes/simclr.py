@@ -26,13 +26,10 @@ __all__ = ["Settings", "build"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings(settings.Settings):
+class Settings(settings.BatchSettings):
     """SimCLR: two views of each image, to be told from all others; without labels."""
 
     symmetries: Literal[1, 4, 8] = 1
-
-    batch: int = 128
-    """Images of a batch."""
 
     views: int = 2
     """Views of each image."""
@@ -45,7 +42,7 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "batch", "temperature", "projection")
+        settings.check_positive(self, "temperature", "projection")
         if self.views < 2:
             raise ValueError(f"Expected --views of at least 2, got {self.views}.")
 
