@@ -122,6 +122,8 @@ def functional(model: nnx.Module) -> Functional:
         key: Array | None = None,
     ) -> tuple[Array, Tree]:
         random = _seed(abstract_streams, key, train=train)
+        # Arrays of JAX: a module would write its new statistics into those of NumPy.
+        params, state = jax.tree.map(jnp.asarray, (params, state))
         merged = nnx.merge(graphs[train], params, random, state)
         embeddings = merged(as_float(images))
         return embeddings, _split(merged)[3]

@@ -167,3 +167,17 @@ def test_a_linen_module_gives_the_same_triple(images, key):
 def test_variables_without_params_are_refused():
     with pytest.raises(ValueError, match="collection 'params'"):
         encoders.from_linen(LinenTiny(), {"batch_stats": {}})
+
+
+def test_arrays_of_numpy_are_not_written_to():
+    model = nnx.BatchNorm(3, momentum=0.5, rngs=nnx.Rngs(0))
+    apply, params, state = encoders.functional(model)
+    state = jax.tree.map(np.array, state)
+    kept = jax.tree.map(np.copy, state)
+    x = jnp.arange(12.0).reshape(4, 3)
+    _, new = apply(params, state, x, train=True)
+    jax.tree.map(np.testing.assert_array_equal, state, kept)
+    assert not np.allclose(new["mean"], state["mean"])
+    # Closed over, under jit.
+    jax.jit(lambda x: apply(params, state, x, train=True))(x)
+    jax.tree.map(np.testing.assert_array_equal, state, kept)
