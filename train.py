@@ -4,13 +4,17 @@
     python train.py --recipe triplet --steps 200   another recipe, another setting
     python train.py --recipe triplet --help        all settings of a recipe
     python train.py --list                         all recipes
+    python train.py --data folder:PATH             your images, a sub-folder for each
+                                                   person or thing
 
-Started again, the same command continues where it was stopped.
+The run's folder gets report.html and, for each split, a bundle for the command
+metricjax. Started again, the same command continues where it was stopped.
 """
 
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +24,7 @@ import jax
 import tyro
 from rich.console import Console
 
+from metricjax import bundle, similarities
 from metricjax.training import recipes, run
 
 
@@ -63,11 +68,13 @@ def command(arguments: Sequence[str]) -> int:
             options.settings,
             out=options.out or Path("runs", options.recipe),
             data_dir=options.data_dir,
+            console=console,
         )
     except (ValueError, TypeError, OSError, ImportError) as error:
         return fail(error, 2)
     try:
         run.execute(plan, console=console)
+        leave_bundles(plan, console)
     except (FloatingPointError, OSError) as error:
         return fail(error, 1)
     return 0
@@ -88,11 +95,33 @@ def parse(arguments: Sequence[str]) -> Any:
     return tyro.cli(options, args=arguments, prog="train.py", description=__doc__)
 
 
+def leave_bundles(plan: run.Plan, console: Console) -> None:
+    """Write the encoders for use by the command metricjax, and say how it goes on."""
+    if plan.experiment.similarity is not similarities.cosine:
+        return
+    places = bundle.save_in_run(plan.folder, experiment=plan.experiment)
+    if not places:
+        return
+    calibrated = plan.splits[0].calibration is not None
+    first = shlex.quote(str(places[0]))
+    steps = [
+        f"  metricjax calibrate {first} FOLDER --far {plan.settings.far:g}",
+        f"  metricjax enroll {first} FOLDER",
+        f"  metricjax identify {first} IMAGE",
+    ]
+    say = "calibrated" if calibrated else "no threshold yet: calibrate it first"
+    for line in (f"Bundle: {first} ({say})", *steps[calibrated:]):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
 def show_recipes(console: Console) -> int:
-    """Print the name and the first line of each recipe."""
+    """Print what each recipe is, its data, its measured result and its source."""
     for name in recipes.names():
-        summary = (recipes.load(name).__doc__ or "").partition("\n")[0]
-        console.print(f"[bold]{name}[/bold]: {summary}", soft_wrap=True)
+        about = recipes.about(name)
+        console.print(f"[bold]{name}[/bold]: {about.summary}", soft_wrap=True)
+        for line in (f"Data: {about.data}.", about.measured, about.source):
+            if line:
+                console.print(f"    {line}", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -2,9 +2,10 @@
 
 python -m benchmarks                     every case against every installed peer
 python -m benchmarks triplet --peer pml  one area, one peer
-python -m benchmarks --quick             a few minutes
+python -m benchmarks --quick             at most five minutes
+python -m benchmarks growth              how time and memory grow with the size
 python -m benchmarks compare OLD NEW     flag what became slower
-python -m benchmarks table [RESULT]      the table of the README
+python -m benchmarks table [RESULT]      the table of the README, and plots of growth
 """
 
 import argparse
@@ -12,14 +13,13 @@ import json
 import pathlib
 import sys
 import time
+from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, report
 from benchmarks.cases import AREAS, Case, cases
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-OURS = "jax"
-# Below this ratio of medians a difference is noise on a shared machine.
-ALLOWANCE = 1.25
+GROWTH = "growth"
 
 
 def main() -> int:
@@ -33,120 +33,91 @@ def main() -> int:
     parser.add_argument("--peer", action="append", help="only against this peer")
     parser.add_argument("--quick", action="store_true", help="small cases only")
     parser.add_argument("--seconds", type=float, help="spent on each case")
+    parser.add_argument("--largest", type=int, help="leave out larger sizes")
     parser.add_argument("--out", type=pathlib.Path, help="result file")
     arguments = parser.parse_args()
     words = arguments.words
     if words[:1] == ["compare"] and len(words) == 3:
-        return compare(*map(_read, words[1:]))
+        return report.compare(*map(_read, words[1:]))
     if words[:1] == ["table"] and len(words) <= 2:
-        print(table(_read(words[1] if len(words) == 2 else _latest())))
-        return 0
-    unknown = set(words) - set(AREAS)
+        return show(pathlib.Path(words[1]) if len(words) == 2 else _latest())
+    unknown = set(words) - {*AREAS, GROWTH}
     if unknown:
         parser.error(f"no such area: {sorted(unknown)}; there are {AREAS}")
-    seconds = arguments.seconds or (2.0 if arguments.quick else 10.0)
-    record = measure(words or AREAS, arguments.peer, arguments.quick, seconds)
-    path = arguments.out or RESULTS / f"{time.strftime('%Y-%m-%d-%H%M')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(table(record))
-    print(f"written to {path}")
+    if GROWTH in words and len(words) > 1:
+        parser.error("growth is a run of its own, with a record of its own")
+    measure(words or AREAS, arguments)
     return 0
 
 
-def measure(
-    areas: list[str], peers: list[str] | None, quick: bool, seconds: float
-) -> dict:
-    """Run the cases of some areas; the record of all figures."""
-    record = {"machine": harness.machine(), "cases": {}}
+def measure(areas: list[str], arguments: argparse.Namespace) -> None:
+    """Run the cases of some areas; write and print the record of all figures."""
+    prefix = f"{GROWTH}-" if areas == [GROWTH] else ""
+    name = f"{prefix}{time.strftime('%Y-%m-%d-%H%M')}.json"
+    path = arguments.out or RESULTS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = {"machine": harness.machine(), "cases": {}, "bounds": {}, "units": {}}
     for area in areas:
         for index, case in enumerate(cases(area)):
-            if quick and not case.quick:
-                continue
-            case = _against(case, peers)
-            result = harness.run(area, index, case, seconds)
-            record["cases"][case.key] = result
-            print(_line(case.key, result), file=sys.stderr, flush=True)
-    return record
+            if _chosen(case, arguments):
+                _add(record, area, index, case, arguments)
+                # After each, so that a long run that is cut short is not lost.
+                path.write_text(json.dumps(record, indent=1) + "\n")
+    print(report.table(record))
+    print(f"written to {path}")
+
+
+def _chosen(case: Case, arguments: argparse.Namespace) -> bool:
+    if arguments.largest is not None and case.size > arguments.largest:
+        return False
+    return case.quick or not arguments.quick
+
+
+def _add(
+    record: dict[str, Any],
+    area: str,
+    index: int,
+    case: Case,
+    arguments: argparse.Namespace,
+) -> None:
+    seconds = arguments.seconds or (1.0 if arguments.quick else 10.0)
+    result = harness.run(area, index, _against(case, arguments.peer), seconds)
+    bound = harness.bound_ms(case, record["machine"]["rates"])
+    record["cases"][case.key] = result
+    record["bounds"][case.key] = bound
+    record["units"][case.name] = case.unit
+    print(report.line(case.key, result, bound), file=sys.stderr, flush=True)
 
 
 def _against(case: Case, peers: list[str] | None) -> Case:
     if peers is None:
         return case
-    kept = {n: c for n, c in case.contestants.items() if n in {OURS, *peers}}
+    kept = {n: c for n, c in case.contestants.items() if n in {report.OURS, *peers}}
     return case._replace(contestants=kept)
 
 
-def _line(key: str, result: dict) -> str:
-    parts = [f"{key:32}"]
-    for name, figures in result.items():
-        ratio = figures["median_ms"] / result[OURS]["median_ms"]
-        parts.append(
-            f"{name} {figures['median_ms']:.1f} ms, {figures['growth_mib']:.0f} MiB"
-            + ("" if name == OURS else f" ({ratio:.1f}x)")
-        )
-    return " | ".join(parts)
+def show(path: pathlib.Path) -> int:
+    """Print the table of a record; draw the latest record of growth beside it."""
+    print(report.table(_read(path)))
+    growth = sorted(RESULTS.glob(f"{GROWTH}-*.json"))
+    if growth:
+        from benchmarks import plots
+
+        picture = RESULTS / f"{GROWTH}.png"
+        plots.draw(_read(growth[-1]), picture)
+        print(f"drawn to {picture}")
+    return 0
 
 
-def table(record: dict) -> str:
-    """Markdown: one line for each case and peer."""
-    machine = record["machine"]
-    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
-    lines = [
-        "| work | size | metricjax | peer | times faster | memory, ours / theirs |",
-        "|---|---|---|---|---|---|",
-    ]
-    for key, result in record["cases"].items():
-        name, size = key.rsplit("/", 1)
-        ours = result[OURS]
-        ours_text = f"{_time(ours)} | "
-        peers = {n: r for n, r in result.items() if n != OURS}
-        for peer, figures in peers.items():
-            ratio = figures["median_ms"] / ours["median_ms"]
-            memory = f"{ours['growth_mib']:.0f} / {figures['growth_mib']:.0f} MiB"
-            lines.append(
-                f"| {name} | {size} | {ours_text}{peer} {_time(figures)} | "
-                f"{ratio:.1f}x | {memory} |"
-            )
-        if not peers:
-            memory = f"{ours['growth_mib']:.0f} MiB"
-            lines.append(f"| {name} | {size} | {ours_text}- | - | {memory} |")
-    lines.append("")
-    lines.append(
-        f"{machine['device']}, {machine['cores']} cores, {versions}; revision "
-        f"{machine['revision']}, {machine['date']}. Medians of interleaved calls, one "
-        "process per library."
-    )
-    return "\n".join(lines)
-
-
-def _time(figures: dict) -> str:
-    ms = figures["median_ms"]
-    return f"{ms / 1e3:.2f} s" if ms >= 1e3 else f"{ms:.3g} ms"
-
-
-def compare(old: dict, new: dict) -> int:
-    """Print how our times changed; 1 if one became slower beyond noise."""
-    slower = 0
-    for key in sorted(old["cases"].keys() & new["cases"].keys()):
-        before = old["cases"][key][OURS]["median_ms"]
-        after = new["cases"][key][OURS]["median_ms"]
-        worse = after > ALLOWANCE * before
-        slower += worse
-        mark = "  SLOWER" if worse else ""
-        print(f"{key:32} {before:9.2f} ms -> {after:9.2f} ms{mark}")
-    return 1 if slower else 0
-
-
-def _read(path: str | pathlib.Path) -> dict:
+def _read(path: str | pathlib.Path) -> dict[str, Any]:
     return json.loads(pathlib.Path(path).read_text())
 
 
 def _latest() -> pathlib.Path:
-    found = sorted(RESULTS.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    found = [p for p in RESULTS.glob("*.json") if not p.name.startswith(GROWTH)]
     if not found:
         raise SystemExit("No results yet; run `python -m benchmarks` first.")
-    return found[-1]
+    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Runs cases: one process for each contestant, calls interleaved, values compared."""
 
 import json
-import math
 import os
 import platform
 import statistics
@@ -11,11 +10,25 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
+
 from benchmarks.cases import Case
 
-# Idle OpenMP threads that spin take the cores from whoever is timed next.
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TF_CPP_MIN_LOG_LEVEL": "2"}
+ENVIRONMENT = {
+    # Idle OpenMP threads that spin take the cores from whoever is timed next.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    # Else the first process would take all memory of an accelerator.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
 PACKAGES = ["jax", "jaxlib", "numpy", "torch", "pytorch-metric-learning", "faiss-cpu"]
+LEAST_CALLS, MOST_CALLS = 3, 200
+
+Answer = dict[str, Any]
+
+
+class Stopped(RuntimeError):
+    """A contestant's process ended before it answered."""
 
 
 class Worker:
@@ -30,14 +43,14 @@ class Worker:
             env=os.environ | ENVIRONMENT,
         )
 
-    def ask(self, *command: object) -> dict[str, float]:
+    def ask(self, *command: object) -> Answer:
         """Send a command and wait for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(*command, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"Worker stopped at {command}; see its message above.")
+            raise Stopped(f"Worker stopped at {command}; see its message above.")
         return json.loads(answer)
 
     def close(self) -> None:
@@ -56,7 +69,7 @@ def available(contestant: str) -> bool:
     return True
 
 
-def run(area: str, index: int, case: Case, seconds: float) -> dict[str, Any]:
+def run(area: str, index: int, case: Case, seconds: float) -> dict[str, Answer]:
     """Time one case; each contestant gets at least three calls.
 
     Args:
@@ -66,40 +79,61 @@ def run(area: str, index: int, case: Case, seconds: float) -> dict[str, Any]:
         seconds: about how long to go on calling, over all contestants.
 
     Returns:
-        For each contestant its median, minimum, first call and memory growth.
+        For each contestant its median, minimum, first call and memory growth; nothing
+        if it may run out of memory, and did.
 
     Raises:
         AssertionError: if two contestants return different values.
+        Stopped: if a process ended that may not.
     """
-    names = [name for name in case.contestants if available(name)]
-    workers = {name: Worker() for name in names}
+    workers = {name: Worker() for name in case.contestants if available(name)}
+    first, failed = {}, []
     try:
-        first = {n: w.ask("prepare", area, index, n) for n, w in workers.items()}
-        _assert_equal(case, {n: answer["value"] for n, answer in first.items()})
-        calls: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for name, worker in workers.items():
+            try:
+                first[name] = worker.ask("prepare", area, index, name)
+            except Stopped:
+                if name not in case.may_fail:
+                    raise
+                failed.append(name)
+        assert_equal(case, {n: answer["results"] for n, answer in first.items()})
+        calls: dict[str, list[Answer]] = {name: [] for name in first}
         end = time.monotonic() + seconds
-        while min(map(len, calls.values())) < 3 or time.monotonic() < end:
-            for name, worker in workers.items():
-                calls[name].append(worker.ask("call"))
-            if len(calls[names[0]]) >= 200:
+        for number in range(MOST_CALLS):
+            if number >= LEAST_CALLS and time.monotonic() > end:
                 break
+            for name in first:
+                calls[name].append(workers[name].ask("call"))
     finally:
         for worker in workers.values():
             worker.close()
-    return {name: _summary(case, first[name], calls[name]) for name in names}
+    found = {name: _summary(case, first[name], calls[name]) for name in first}
+    return found | {name: {} for name in failed}
 
 
-def _assert_equal(case: Case, values: dict[str, float]) -> None:
-    reference = next(iter(values.values()))
-    for name, value in values.items():
-        assert math.isclose(value, reference, rel_tol=case.tolerance), (
-            f"{case.key}: {name} returns {value}, others {values}"
-        )
+def assert_equal(case: Case, results: dict[str, list[Answer]]) -> None:
+    """Raise unless all contestants computed the same value and gradients.
+
+    Raises:
+        AssertionError: if they did not, within the tolerances of the case.
+    """
+    (first, reference), *others = results.items()
+    for name, found in others:
+        assert len(found) == len(reference), f"{case.key}: {name} returns other results"
+        for i, (x, y) in enumerate(zip(found, reference, strict=True)):
+            assert x["shape"] == y["shape"], f"{case.key}: {name}, result {i}"
+            scale = max(abs(y["least"]), abs(y["most"]))
+            tolerance = case.gradient_tolerance if i else case.tolerance
+            x, y = (np.array([r["least"], r["most"], *r["sample"]]) for r in (x, y))
+            error = np.max(np.abs(x - y))
+            # Written so that NaN fails.
+            assert error <= tolerance * scale, (
+                f"{case.key}: result {i} of {name} is {error / scale:.1e} from that of "
+                f"{first}, {x[:4]} and {y[:4]}; allowed are {tolerance:.0e}"
+            )
 
 
-def _summary(
-    case: Case, first: dict[str, float], calls: list[dict[str, float]]
-) -> dict[str, float]:
+def _summary(case: Case, first: Answer, calls: list[Answer]) -> Answer:
     times = [call["seconds"] for call in calls]
     median = statistics.median(times)
     return {
@@ -112,8 +146,8 @@ def _summary(
     }
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what the figures were made."""
+def machine() -> Answer:
+    """Where and with what the figures were made, and what the machine can do."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -127,7 +161,25 @@ def machine() -> dict[str, Any]:
         "versions": versions,
         "revision": _revision(),
         "date": time.strftime("%Y-%m-%d"),
+        "rates": _rates(),
     }
+
+
+def _rates() -> dict[str, float]:
+    """The best rates of any library."""
+    found = []
+    for library in filter(available, ("jax", "torch")):
+        worker = Worker()
+        try:
+            found.append(worker.ask("rates", library))
+        finally:
+            worker.close()
+    return {name: max(rates[name] for rates in found) for name in found[0]}
+
+
+def bound_ms(case: Case, rates: dict[str, float]) -> float:
+    """The roofline: the least time of the products, or of the bytes, of a case."""
+    return max(1e-6 * case.flops / rates["gflops"], 1e-6 * case.bytes / rates["gbytes"])
 
 
 def _device() -> str:

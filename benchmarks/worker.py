@@ -1,7 +1,8 @@
 """One contestant: reads commands on standard input, answers on standard output.
 
-`prepare AREA INDEX CONTESTANT` makes the inputs and the first call; `call` does the
-work once. Answers are JSON, one line each.
+`prepare AREA INDEX CONTESTANT` makes the inputs and the first call, and answers with a
+digest of what it computed; `call` does the work once; `rates LIBRARY` measures what the
+machine can do. Answers are JSON, one line each.
 """
 
 import contextlib
@@ -9,8 +10,14 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
+import numpy as np
+
+from benchmarks import rates
 from benchmarks.cases import Call, cases
+
+SAMPLE = 1024
 
 
 def resident() -> tuple[float, float]:
@@ -21,20 +28,67 @@ def resident() -> tuple[float, float]:
     return now, peak
 
 
+def on_accelerator() -> tuple[float, float] | None:
+    """The same of the accelerator that this process uses, if it uses one."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        cuda = sys.modules["torch"].cuda
+        now, peak = cuda.memory_allocated(), cuda.max_memory_allocated()
+        return now / 2**20, peak / 2**20
+    if "jax" in sys.modules:
+        stats = sys.modules["jax"].devices()[0].memory_stats()
+        if stats:
+            now, peak = stats["bytes_in_use"], stats["peak_bytes_in_use"]
+            return now / 2**20, peak / 2**20
+    return None
+
+
 def reset_high_water() -> None:
-    """Make the high-water mark start again from now."""
+    """Make the high-water mark start again from now; that of JAX's device can't."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
 
 
-def timed(call: Call) -> dict[str, float]:
-    """One call: its value, seconds, and growth of resident memory above the start."""
+def timed(call: Call) -> tuple[dict[str, float], tuple[Any, ...]]:
+    """One call: seconds and growth of memory above the start; and its results."""
     reset_high_water()
-    before = resident()[0]
+    before = (on_accelerator() or resident())[0]
     start = time.perf_counter()
-    value = call()
+    results = call()
     seconds = time.perf_counter() - start
-    return {"value": value, "seconds": seconds, "mib": resident()[1] - before}
+    peak = (on_accelerator() or resident())[1]
+    return {"seconds": seconds, "mib": max(peak - before, 0.0)}, results
+
+
+def digest(result: Any) -> dict[str, Any]:
+    """Shape, extremes and some entries of an array of any library."""
+    tensor = result.detach().cpu() if hasattr(result, "detach") else result
+    array = np.asarray(tensor)
+    places = np.linspace(0, array.size - 1, min(array.size, SAMPLE)).astype(int)
+    return {
+        "shape": array.shape,
+        "least": float(array.min()),
+        "most": float(array.max()),
+        "sample": array.flat[places].astype(float).tolist(),
+    }
+
+
+def prepare(area: str, index: str, contestant: str) -> tuple[Call, dict[str, Any]]:
+    """The call of a contestant, after its first time."""
+    if contestant.split("-")[0] in {"torch", "pml"}:
+        _use_accelerator_of_torch()
+    call = cases(area)[int(index)].contestants[contestant]()
+    answer, results = timed(call)
+    return call, {**answer, "results": [digest(result) for result in results]}
+
+
+def _use_accelerator_of_torch() -> None:
+    """Make new tensors there; without one nothing, since the switch costs time."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.set_default_device("cuda")
 
 
 def main() -> None:
@@ -45,12 +99,14 @@ def main() -> None:
     call: Call | None = None
     for line in sys.stdin:
         command, *arguments = line.split()
-        if command == "prepare":
-            area, index, contestant = arguments
-            call = None
-            call = cases(area)[int(index)].contestants[contestant]()
-        assert call is not None
-        print(json.dumps(timed(call)), file=answers, flush=True)
+        if command == "rates":
+            answer = rates.measure(*arguments)
+        elif command == "prepare":
+            call, answer = prepare(*arguments)
+        else:
+            assert call is not None
+            answer = timed(call)[0]
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         samplers,
         similarities,
         training,
+        transforms,
     )
 
 __version__ = _version("metricjax")
@@ -62,6 +63,7 @@ __all__ = [
     "samplers",
     "similarities",
     "training",
+    "transforms",
 ]
 
 

@@ -8,7 +8,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from metricjax import _blocks, _checks, _classes, _problem, numerics
+from metricjax import (
+    _blocks,
+    _checks,
+    _class_blocks,
+    _classes,
+    _problem,
+    numerics,
+)
 
 Axis = str | tuple[str, ...]
 
@@ -110,6 +117,7 @@ def update_curriculum(
     rate: ArrayLike = 0.01,
     where: ArrayLike | None = None,
     axis_name: Axis | None = None,
+    class_axis: Axis | None = None,
 ) -> Array:
     """Move CurricularFace's `t` towards the mean cosine of examples to their class.
 
@@ -123,6 +131,7 @@ def update_curriculum(
         rate: `r`.
         where: bool `[batch]`; False marks padding.
         axis_name: see `update_norm_statistics`.
+        class_axis: as given to the loss; see `losses.SoftmaxOptions`.
 
     Returns:
         The new `t`, a scalar; the old one if no example has a class.
@@ -139,9 +148,12 @@ def update_curriculum(
     References:
         Huang et al., "CurricularFace", CVPR 2020, arXiv:2004.00288.
     """
-    x, w, labels = _classes.unit_vectors(embeddings, class_weights, labels, where)
-    cosine = jax.lax.stop_gradient(_classes.target_cosine(x, w, labels))
-    used = _classes.known(labels, w.shape[0], where).astype(cosine.dtype)
+    x, labels = _classes.check(embeddings, class_weights, labels, where)
+    axes = {"axis_name": axis_name, "class_axis": class_axis}
+    w = numerics.promote(class_weights)
+    cosine = jax.lax.stop_gradient(_class_blocks.target_cosine(x, w, labels, **axes))
+    used = _class_blocks.known(labels, w.shape[0], where, None, **axes)
+    used = used.astype(cosine.dtype)
     count = _sum(used, axis_name)
     mean = numerics.divide(_sum(used * cosine, axis_name), count)
     return _move(curriculum, mean, rate, count > 0)
@@ -188,6 +200,7 @@ def update_adacos_scale(
     where: ArrayLike | None = None,
     block_size: int | None = None,
     axis_name: Axis | None = None,
+    class_axis: Axis | None = None,
 ) -> Array:
     """The next dynamic scale of AdaCos, from the scale before and a batch.
 
@@ -202,6 +215,7 @@ def update_adacos_scale(
         where: bool `[batch]`; False marks padding.
         block_size: examples in a block. Static.
         axis_name: see `update_norm_statistics`.
+        class_axis: as given to the loss; see `losses.SoftmaxOptions`.
 
     Returns:
         The new scale, a scalar; the old one if no example has a class.
@@ -220,13 +234,11 @@ def update_adacos_scale(
     """
     x, w, labels = _classes.unit_vectors(embeddings, class_weights, labels, where)
     x, w, scale = jax.lax.stop_gradient((x, w, jnp.asarray(scale, x.dtype)))
-    block = block_size or _problem.default_block(x.shape[0], w.shape[0])
-    _checks.check_positive_int("block_size", block, "leave it out for the default")
-    others = _blocks.stack(_log_others, (w, scale), (x, labels), min(block, x.shape[0]))
+    axes = {"axis_name": axis_name, "class_axis": class_axis}
     gathered = (
-        others,
-        _classes.target_cosine(x, w, labels),
-        _classes.known(labels, w.shape[0], where),
+        _all_log_others(x, w, labels, scale, block_size, **axes),
+        _class_blocks.target_cosine(x, w, labels, **axes),
+        _class_blocks.known(labels, w.shape[0], where, None, **axes),
     )
     if axis_name is not None:
         gathered = jax.lax.all_gather(gathered, axis_name, tiled=True)
@@ -241,6 +253,31 @@ def update_adacos_scale(
     new = jnp.where(some, new, scale)
     # The same on every device already; this tells JAX so.
     return new if axis_name is None else jax.lax.pmax(new, axis_name)
+
+
+def _all_log_others(
+    x: Array,
+    w: Array,
+    labels: Array,
+    scale: Array,
+    block_size: int | None,
+    *,
+    axis_name: Axis | None,
+    class_axis: Axis | None,
+) -> Array:
+    """`log sum_{j != y} exp(s cos(theta_j))` over the classes of all devices."""
+    size = x.shape[0]
+    x, labels = _class_blocks.whole_batch((x, labels), axis_name, class_axis)
+    own = _class_blocks.rows_of(labels, w.shape[0], class_axis)
+    block = block_size or _problem.default_block(x.shape[0], w.shape[0])
+    _checks.check_positive_int("block_size", block, "leave it out for the default")
+    others = _blocks.stack(_log_others, (w, scale), (x, own), min(block, x.shape[0]))
+    if class_axis is not None:
+        peak = jax.lax.pmax(others, class_axis)
+        # There are no others where there is one class.
+        peak = jnp.where(jnp.isfinite(peak), peak, 0.0)
+        others = peak + jnp.log(jax.lax.psum(jnp.exp(others - peak), class_axis))
+    return _class_blocks.own_part(others, size, axis_name, class_axis)
 
 
 def _log_others(shared: tuple[Array, Array], rows: tuple[Array, Array]) -> Array:

@@ -31,6 +31,7 @@ class _Plan(NamedTuple):
     sliced: tuple[bool, ...]
     size: int
     block: int
+    mirror: tuple[int, int] | None = None
 
 
 def stack(function: Function, shared: Any, rows: Any, block: int) -> Any:
@@ -41,12 +42,33 @@ def stack(function: Function, shared: Any, rows: Any, block: int) -> Any:
     return _stack(*_partition(function, shared, rows, block))
 
 
-def sum_terms(function: Function, shared: Any, rows: Any, block: int) -> Terms:
+def sum_terms(
+    function: Function,
+    shared: Any,
+    rows: Any,
+    block: int,
+    *,
+    mirrored: Array | None = None,
+) -> Terms:
     """The `Terms` that `function(shared, block of rows)` gives, summed over all rows.
 
     Differentiated, the gradient of the totals comes in the same pass as the value.
+
+    Args:
+        function: `(shared, block of rows) -> Terms`.
+        shared: what every block sees whole.
+        rows: what is cut into blocks.
+        block: rows in a block.
+        mirrored: an array that is a leaf of both, where the totals stay the same if the
+            two are exchanged: the gradients are then equal, and one of them is made.
     """
-    return _sum_terms(*_partition(function, shared, rows, block))
+    plan, leaves = _partition(function, shared, rows, block)
+    if mirrored is not None:
+        every = jax.tree.leaves((shared, rows))
+        traced = [leaf for leaf in every if isinstance(leaf, _TRACED)]
+        places = [i for i, leaf in enumerate(traced) if leaf is mirrored]
+        plan = plan._replace(mirror=tuple(places))
+    return _sum_terms(plan, leaves)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -72,7 +94,7 @@ def _partition(
     function: Function, shared: Any, rows: Any, block: int
 ) -> tuple[_Plan, Leaves]:
     leaves, treedef = jax.tree.flatten((shared, rows))
-    leaves = _vary_alike(leaves)
+    leaves = vary_alike(leaves)
     row_leaves = jax.tree.leaves(rows)
     sliced = [False] * (len(leaves) - len(row_leaves)) + [True] * len(row_leaves)
     traced = [isinstance(leaf, _TRACED) for leaf in leaves]
@@ -103,7 +125,7 @@ def _mesh_axes(leaves: Sequence[Any]) -> frozenset[Any]:
     return axes
 
 
-def _vary_alike(leaves: Sequence[Any]) -> list[Any]:
+def vary_alike(leaves: Sequence[Any]) -> list[Any]:
     """The leaves, all varying over the same mesh axes.
 
     A replicated parameter must vary before its gradient is taken: else that would be
@@ -178,10 +200,12 @@ def _sum_terms(plan: _Plan, leaves: Leaves) -> Terms:
 def _sum_terms_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[Terms, Terms]:
     (leaves,), (dots,) = primals, tangents
     wanted = tuple(
-        not isinstance(dot, SymbolicZero) and jnp.issubdtype(dot.dtype, jnp.inexact)
+        not isinstance(dot, SymbolicZero)
+        # A tangent may be a Python number.
+        and jnp.issubdtype(jnp.result_type(dot), jnp.inexact)
         for dot in dots
     )
-    terms, gradients = _value_and_gradients(plan, wanted, leaves)
+    terms, gradients = _mirrored_gradients(plan, wanted, leaves)
     # One number for each part of the loss: <its gradient, tangent>.
     inner = [
         jnp.tensordot(gradient, dot, jnp.ndim(dot), precision=HIGHEST)[None]
@@ -189,6 +213,20 @@ def _sum_terms_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[Terms, Ter
     ]
     zeros = jax.tree.map(jnp.zeros_like, terms)
     return terms, zeros._replace(total=sum(inner, start=zeros.total))
+
+
+def _mirrored_gradients(
+    plan: _Plan, wanted: tuple[bool, ...], leaves: Leaves
+) -> tuple[Terms, Leaves]:
+    """`_value_and_gradients`, one gradient standing for its mirror image."""
+    if plan.mirror is None or not all(wanted[i] for i in plan.mirror):
+        return _value_and_gradients(plan, wanted, leaves)
+    image, original = plan.mirror
+    fewer = tuple(flag and i != image for i, flag in enumerate(wanted))
+    terms, gradients = _value_and_gradients(plan, fewer, leaves)
+    every = list(_replace([None] * len(fewer), fewer, gradients))
+    every[image] = every[original]
+    return terms, _pick(every, wanted)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -246,7 +284,7 @@ def _accumulate(
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     # In jax.shard_map the carry of a loop must vary as what is added to it does.
     zeros, treedef = jax.tree.flatten(zeros)
-    zeros = _vary_alike([*zeros, *leaves])[: len(zeros)]
+    zeros = vary_alike([*zeros, *leaves])[: len(zeros)]
     start = jax.tree.unflatten(treedef, zeros)
 
     def step(carry: Any, block: Leaves) -> tuple[Any, Any]:

@@ -15,6 +15,8 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from metricjax import _checks, _classes, similarities
+from metricjax._class_sample import ClassSample, sample_classes
+from metricjax._fused import FusedUpdate, fused_update
 from metricjax._pair_heads import (
     PairHead,
     PairNetwork,
@@ -29,11 +31,14 @@ from metricjax._pair_heads import (
 from metricjax.numerics import HIGHEST, Precision
 
 __all__ = [
+    "ClassSample",
+    "FusedUpdate",
     "PairHead",
     "PairNetwork",
     "WeightedL1",
     "cosine_logits",
     "drop_units",
+    "fused_update",
     "init_class_weights",
     "init_pair_network",
     "init_sphereface2_bias",
@@ -42,6 +47,7 @@ __all__ = [
     "nearest_subcenter",
     "pair_network_logits",
     "pairwise",
+    "sample_classes",
     "weighted_l1_logits",
 ]
 

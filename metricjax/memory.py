@@ -4,6 +4,8 @@ State goes in and comes out; keep it beside the parameters, save it with them, a
 update it after the gradient has been taken. No update is differentiated.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -18,11 +20,18 @@ from metricjax._adaptation import (
     update_curriculum,
     update_norm_statistics,
 )
+from metricjax._queue import Queue, References, init_queue, push, references
 
 __all__ = [
     "NormStatistics",
+    "Queue",
+    "References",
+    "ema",
     "init_adacos_scale",
     "init_norm_statistics",
+    "init_queue",
+    "push",
+    "references",
     "update_adacos_scale",
     "update_centers",
     "update_curriculum",
@@ -93,3 +102,41 @@ def update_centers(
         pull, count = jax.lax.psum((pull, count), axis_name)
     new = old - rate * pull / (1.0 + count)[:, None]
     return new.astype(jnp.result_type(centers))
+
+
+# --- a teacher ----------------------------------------------------------------------
+
+
+def ema(teacher: Any, student: Any, *, decay: ArrayLike = 0.999) -> Any:
+    """A teacher that follows the student slowly: `t <- d t + (1 - d) s`.
+
+    Keep the teacher in float32: in bfloat16 a step of a thousandth is rounded away.
+
+    Args:
+        teacher: parameters, a pytree; a copy of the student's at the start.
+        student: parameters of the same structure; no gradient flows.
+        decay: `d`; 0.999 in MoCo. Towards one it is slower.
+
+    Returns:
+        The new teacher, in its dtypes. What is not floating (a count, a key) is the
+        student's.
+
+    Raises:
+        ValueError: if the structures differ.
+
+    Example:
+        >>> float(ema({"w": jnp.array(1.0)}, {"w": jnp.array(3.0)}, decay=0.75)["w"])
+        1.5
+
+    References:
+        He et al., "Momentum Contrast for Unsupervised Visual Representation Learning",
+        CVPR 2020, arXiv:1911.05722, eq. 2.
+    """
+
+    def move(old: ArrayLike, new: ArrayLike) -> Array:
+        if not jnp.issubdtype(jnp.result_type(old), jnp.floating):
+            return jnp.asarray(new)
+        moved = decay * numerics.promote(old) + (1.0 - decay) * numerics.promote(new)
+        return jnp.asarray(moved, jnp.result_type(old))
+
+    return jax.lax.stop_gradient(jax.tree.map(move, teacher, student))

@@ -81,6 +81,7 @@ def apply(
     prepare: Prepare | None = None,
     per_anchor: Any = None,
     per_candidate: Any = None,
+    symmetric: bool = False,
     **options: Unpack[Options],
 ) -> Any:
     """A row loss applied to a batch and reduced.
@@ -98,6 +99,10 @@ def apply(
             which does not normalise the candidates again for each block.
         per_anchor: a pytree of `[batch, ...]`; its block is the row's next argument.
         per_candidate: a pytree of `[n, ...]`; whole, the row's argument after that.
+        symmetric: whether a row is a sum over its candidates of what each pair costs,
+            the same from either end. Half of the gradient is then the other half's
+            mirror image, and is not computed where the candidates are the batch, all
+            anchors weigh the same, and the reduction reads sums. Static.
         **options: see `Options`.
 
     Returns:
@@ -127,8 +132,11 @@ def apply(
     }
     if reduction is None:
         return terms(row, embeddings, labels, **arguments)
-    entry = sums if _reads_sums(reduction) else terms
-    return reduction(entry(row, embeddings, labels, **arguments))
+    if _reads_sums(reduction):
+        return reduction(
+            sums(row, embeddings, labels, symmetric=symmetric, **arguments)
+        )
+    return reduction(terms(row, embeddings, labels, **arguments))
 
 
 def _reads_sums(reduction: Reduction) -> bool:
@@ -172,6 +180,7 @@ def sums(
     prepare: Prepare | None = None,
     per_anchor: Any = None,
     per_candidate: Any = None,
+    symmetric: bool = False,
     **options: Unpack[Options],
 ) -> Terms:
     """Terms of a row loss summed over the batch, value and gradient in one pass.
@@ -188,6 +197,7 @@ def sums(
         prepare: see `apply`.
         per_anchor: see `apply`.
         per_candidate: see `apply`.
+        symmetric: see `apply`.
         **options: see `Options`. With `axis_name` the sums are over all devices.
 
     Returns:
@@ -206,7 +216,13 @@ def sums(
     problem = _problem.build(
         row, embeddings, labels, measure, prepare, per_anchor, per_candidate, **options
     )
-    out = _blocks.sum_terms(_problem.block_terms, *problem)
+    # What makes the two ends of a pair unlike: other candidates, or choosy anchors.
+    names = ("ref_embeddings", "weights", "pair_miner", "axis_name")
+    unlike = any(options.get(name) is not None for name in names)
+    if unlike or isinstance(labels, Pairs) or per_anchor is not None:
+        symmetric = False
+    mirrored = problem[1].embeddings if symmetric else None
+    out = _blocks.sum_terms(_problem.block_terms, *problem, mirrored=mirrored)
     axis_name = options.get("axis_name")
     return out if axis_name is None else jax.lax.psum(out, axis_name)
 

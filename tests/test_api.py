@@ -23,6 +23,7 @@ PURE = [
     "rows",
     "samplers",
     "similarities",
+    "transforms",
 ]
 
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -257,7 +258,6 @@ def check_low_precision(row: Row, dtype):
 PROMOTING = {
     "clip",
     "curricularface",
-    "l_softmax",
     "margin_sigmoid",
     "pnp_dq",
     "pnp_ib",
@@ -310,6 +310,29 @@ def test_sharded_batch_gives_the_same_loss_and_gradient(row: Row):
 def test_gradient_of_the_sharded_loss_is_that_of_the_loss(row: Row):
     loss = sharded(row, on_inputs(row, axis_name="data"), PartitionSpec())
     assert_same(row, *jax.jit(jax.value_and_grad(loss))(single(row), LABELS))
+
+
+def takes_class_axis(row: Row) -> bool:
+    options = inspect.signature(function_of(row)).parameters.get("options")
+    return options is not None and options.annotation == Unpack[losses.SoftmaxOptions]
+
+
+@losses_that(takes_class_axis)
+def test_batch_and_classes_sharded_give_the_same_loss_and_gradient(row: Row):
+    kinds = (AxisType.Auto,) * 2
+    mesh = jax.make_mesh((4, 2), ("data", "classes"), axis_types=kinds)
+    classes = {"class_weights", "proxies"} & row.inputs.keys()
+    specs = _specs(row) | {name: PartitionSpec("classes") for name in classes}
+    inside = jax.value_and_grad(
+        on_inputs(row, axis_name="data", class_axis="classes", block_size=1)
+    )
+    run = jax.shard_map(
+        inside,
+        mesh=mesh,
+        in_specs=(specs, PartitionSpec("data")),
+        out_specs=(PartitionSpec(), specs),
+    )
+    assert_same(row, *jax.jit(run)(single(row), LABELS))
 
 
 # --- memory and compilation -----------------------------------------------------------
@@ -407,7 +430,8 @@ def test_an_eager_call_compiles_once_whatever_its_hyperparameters():
 def test_every_public_loss_has_a_row():
     tested = {function_of(row).__name__ for row in LOSSES}
     public = {name for name in losses.__all__ if callable(getattr(losses, name))}
-    assert public - {"AlignedOptions", "ClassOptions"} == tested
+    options = {"AlignedOptions", "ClassOptions", "SoftmaxOptions"}
+    assert public - options == tested
 
 
 def test_reduction_per_anchor_is_a_value_for_each_row():

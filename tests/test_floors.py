@@ -12,6 +12,7 @@ PACKAGE = ROOT / "metricjax"
 
 FLOORS = {
     "_checks": 0,
+    "_collect": 1,
     "_sealed": 1,
     "numerics": 1,
     "samplers": 1,
@@ -28,9 +29,14 @@ FLOORS = {
     "_class_blocks": 3,
     "_problem": 3,
     "mining": 3,
-    "heads": 3,
     "_adaptation": 3.5,
+    "_queue": 3,
+    "_row_optimizer": 3,
+    "_class_sample": 3.5,
+    "_fused": 3.5,
+    "heads": 4,
     "memory": 4,
+    "transforms": 4,
     "rows": 4,
     "losses": 5,
     "metrics": 5,

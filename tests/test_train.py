@@ -53,7 +53,7 @@ SETS = {
 }
 # How many measures beside those of all recipes.
 FURTHER = {"center": 4, "combined": 3, "normface": 4, "siamese": 3}
-PICTURES = ["distances", "embeddings", "retrievals", "roc"]
+PICTURES = ["det", "distances", "embeddings", "retrievals", "roc", "task", "worst"]
 
 
 def command(recipe, out, *, steps, every, splits=1):
@@ -70,6 +70,8 @@ def test_every_recipe_has_a_tiny_run_here():
 @pytest.mark.parametrize("recipe", sorted(TINY))
 def test_every_recipe_trains_and_measures_on_the_digits(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "draw", lambda *_, **__: None)
+    monkeypatch.setattr(pictures, "draw_examples", lambda *_, **__: None)
+    monkeypatch.setattr(train, "leave_bundles", lambda *_: None)
     assert train.main(command(recipe, tmp_path, steps=2, every=2)) == 0
     result = json.loads((tmp_path / "results.json").read_text())[0]
     sets = {"unseen", "seen"} & result.keys()
@@ -115,6 +117,7 @@ def test_a_tiny_run_trains_measures_and_reports(tmp_path, capsys, monkeypatch):
         for picture in PICTURES:
             assert (tmp_path / f"split{split}" / f"{picture}.png").stat().st_size > 5000
             assert f"(split{split}/{picture}.png)" in report
+    assert (tmp_path / "split0" / "examples.png").stat().st_size > 5000
     raw = results[0]["unseen"]["raw"]["recall_at_1"]
     assert f"| 7 8 9 | raw pixels | {raw:.3f} |" in report
     assert "| mean | trained |" in report
@@ -216,7 +219,7 @@ def test_a_loss_that_diverges_ends_in_one_line(tmp_path, capsys):
         (["--data", "nonsense"], "nonsense"),
         (["--data", "folder:no/such/folder"], "no/such/folder"),
         (["--test-classes", "9"], "lower --test-classes"),
-        (["--recipe", "triplet", "--batch-classes", "500"], "Expected `classes`"),
+        (["--recipe", "triplet", "--batch-classes", "500"], "at most 56"),
         (["--recipe", "triplet", "--batch-examples", "1"], "Expected `examples`"),
         (["--out", str(SCRIPT)], "choose another with --out"),
     ],

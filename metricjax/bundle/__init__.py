@@ -16,15 +16,9 @@ command `metricjax` works on bundles.
 from metricjax.bundle._bundle import Bundle, embedder, fingerprint, make
 from metricjax.bundle._export import export, save_onnx, save_safetensors
 from metricjax.bundle._files import load, save
-from metricjax.bundle._images import (
-    Embedded,
-    Files,
-    embed_files,
-    find_identities,
-    find_images,
-    read_image,
-)
-from metricjax.bundle._runs import from_run
+from metricjax.bundle._images import Embedded, embed_files, read_image
+from metricjax.bundle._runs import from_run, save_in_run
+from metricjax.data.image_files import Files, find_identities, find_images
 
 __all__ = [
     "Bundle",
@@ -41,6 +35,7 @@ __all__ = [
     "make",
     "read_image",
     "save",
+    "save_in_run",
     "save_onnx",
     "save_safetensors",
 ]

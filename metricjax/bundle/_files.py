@@ -9,7 +9,7 @@ import numpy as np
 
 from metricjax import _sealed, encoders
 from metricjax.bundle._bundle import Bundle, fingerprint, leaves, make
-from metricjax.gallery import Calibration, LogOdds, _files
+from metricjax.gallery import _files, _json
 
 WEIGHTS = "weights.npz"
 
@@ -51,7 +51,9 @@ def save(folder: str | os.PathLike[str], bundle: Bundle) -> None:
         "weights": records,
         "trained_on": bundle.trained_on,
         "calibrated_on": bundle.calibrated_on,
-        "calibration": _calibration_content(bundle.calibration),
+        "calibration": None
+        if bundle.calibration is None
+        else _json.calibration_to_json(bundle.calibration),
     }
     files: dict[str, _sealed.Write] = {
         WEIGHTS: partial(np.savez, allow_pickle=False, **arrays)
@@ -101,9 +103,10 @@ def load(
     gallery = None
     if _files.ARRAYS in sealed.files:
         gallery = _files.from_files(sealed, content["fingerprint"])
+    found = content["calibration"]
     return bundle._replace(
         calibrated_on=tuple(content["calibrated_on"]),
-        calibration=_calibration(content["calibration"]),
+        calibration=None if found is None else _json.calibration_from_json(found),
         gallery=gallery,
     )
 
@@ -118,25 +121,3 @@ def _insert(tree: dict[Any, Any], path: list[str | int], leaf: np.ndarray) -> No
     for key in parents:
         tree = tree.setdefault(key, {})
     tree[last] = leaf
-
-
-def _calibration_content(calibration: Calibration | None) -> dict[str, Any] | None:
-    if calibration is None:
-        return None
-    return {**calibration._asdict(), "log_odds": calibration.log_odds._asdict()}
-
-
-def _calibration(content: dict[str, Any] | None) -> Calibration | None:
-    if content is None:
-        return None
-    low, high = content["far_interval"]
-    curve = {key: tuple(values) for key, values in content["log_odds"].items()}
-    return Calibration(
-        **{
-            **content,
-            "far_interval": (low, high),
-            "log_odds": LogOdds(**curve),
-            "fars": tuple(content["fars"]),
-            "thresholds": tuple(content["thresholds"]),
-        }
-    )

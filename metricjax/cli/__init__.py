@@ -8,9 +8,10 @@
     metricjax identify faces new.jpg             who is this, or is it unknown?
     metricjax export faces faces.stablehlo       the encoder for use elsewhere
 
-A folder of identities has one sub-folder of images for each. The exit code is 0 if all
-was done, 1 if some images could not be read, 2 if nothing was done and the line on
-standard error says why.
+train.py leaves bundles in its run, such as runs/arcface/split0/bundle, calibrated if
+there were calibration classes. A folder of identities has one sub-folder of images for
+each. The exit code is 0 if all was done, 1 if some images could not be read, 2 if
+nothing was done and the line on standard error says why.
 """
 
 from metricjax.cli._main import main

@@ -234,14 +234,17 @@ def embed(ready: Bundle, files: Files, *, skip_bad: bool) -> Embedded:
     return found
 
 
-def check_unseen(names: Sequence[str], seen: Sequence[str], how: str) -> None:
+def check_unseen(
+    names: Sequence[str], seen: Sequence[str], how: str, *, also: str = ""
+) -> None:
     """Raise if an identity has been used for something else before."""
     both = sorted(set(names) & set(seen))
     if both:
         raise ValueError(
             f"Expected identities that the encoder was not {how}, got {len(both)} that "
             f"it was ({both[0]!r} is one): they look better than new ones do. Take "
-            "others; if only the names agree, rename the folders."
+            f"others{f', or leave them out by {also}' if also else ''}; if only the "
+            "names agree, rename the folders."
         )
 
 

@@ -1,5 +1,6 @@
 """The command that says what to expect of a bundle on identities it never saw."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,10 +8,10 @@ import numpy as np
 
 from metricjax import bundle as bundles
 from metricjax import gallery as galleries
-from metricjax.bundle import Bundle
+from metricjax.bundle import Bundle, Files
 from metricjax.cli._bundles import (
     check_unseen,
-    embed_identities,
+    embed,
     need_calibration,
 )
 from metricjax.cli._output import (
@@ -40,6 +41,7 @@ def evaluate(
     images: Folder,
     *,
     seed: int = 0,
+    unseen: bool = False,
     skip_bad: bool = False,
     as_json: Json = False,
 ) -> int:
@@ -53,14 +55,19 @@ def evaluate(
         bundle: folder of the bundle, calibrated.
         images: folder of identities that neither trained nor calibrated it.
         seed: which identities are enrolled.
+        unseen: leave out identities that trained or calibrated it, by their names,
+            instead of refusing the folder.
         skip_bad: go on without images that cannot be used.
         as_json: print JSON.
     """
     ready = bundles.load(bundle)
     calibration = need_calibration(ready)
-    found = embed_identities(ready, images, skip_bad=skip_bad)
-    check_unseen(found.names, ready.trained_on, "trained on")
-    check_unseen(found.names, ready.calibrated_on, "calibrated on")
+    files = bundles.find_identities(images)
+    if unseen:
+        files = _without(files, {*ready.trained_on, *ready.calibrated_on})
+    check_unseen(files.names, ready.trained_on, "trained on", also="--unseen")
+    check_unseen(files.names, ready.calibrated_on, "calibrated on", also="--unseen")
+    found = embed(ready, files, skip_bad=skip_bad)
     names, labels = np.unique(np.array(found.names), return_inverse=True)
     few = np.count_nonzero(np.bincount(labels) < 2)
     if few:
@@ -72,6 +79,20 @@ def evaluate(
     else:
         _say(about, Path(images))
     return 0
+
+
+def _without(files: Files, names: Set[str]) -> Files:
+    """The files of all other identities."""
+    kept = [i for i, name in enumerate(files.names) if name not in names]
+    left = len(set(files.names)) - len({files.names[i] for i in kept})
+    if left:
+        note(f"{left} identities that it has seen were left out.")
+    if not kept:
+        raise ValueError("Expected identities that it has not seen, got none.")
+    return files._replace(
+        paths=tuple(files.paths[i] for i in kept),
+        names=tuple(files.names[i] for i in kept),
+    )
 
 
 def measure(

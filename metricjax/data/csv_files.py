@@ -2,10 +2,12 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from metricjax.data import _csv, dataset, folders, text
+from metricjax.data import _csv, dataset, folders, pixels, text
+from metricjax.data.image_files import Files
 
 _TEXT = ("text", "sentence", "question", "utterance")
 _IMAGE = ("path", "image", "file", "filename")
@@ -36,6 +38,45 @@ def load(path: pathlib.Path, *, size: tuple[int, int] | None = None) -> dataset.
             or sizes differ.
         ImportError: if Pillow is missing and there are images to read.
     """
+    table = _read(path)
+    if table.is_images:
+        files = _listed(table, path)
+        return folders.assembled(files, pixels.decode(files.paths, size=size), path)
+    if size is not None:
+        raise ValueError(f"Expected no size for the texts in {path}, got {size}.")
+    names, labels = np.unique(table.labels, return_inverse=True)
+    vectors = text.hashed_ngrams(table.contents)
+    return dataset.checked(vectors, labels, names.tolist(), path, vectors=True)
+
+
+def images(path: pathlib.Path) -> Files | None:
+    """The image files that a CSV file lists, with their labels; None if it has texts.
+
+    Args:
+        path: the file, as `load` takes it.
+
+    Returns:
+        The files, in the order of the lines.
+
+    Raises:
+        FileNotFoundError: if the file or an image is missing.
+        ValueError: if the file is damaged or empty, a column is missing, or a cell is
+            empty.
+    """
+    table = _read(path)
+    return _listed(table, path) if table.is_images else None
+
+
+class _Table(NamedTuple):
+    """The two columns that count, and the line of each row."""
+
+    contents: list[str]
+    labels: list[str]
+    lines: list[int]
+    is_images: bool
+
+
+def _read(path: pathlib.Path) -> _Table:
     header, *rows = _csv.read(path)
     if not rows:
         raise ValueError(f"Expected examples below the header of {path}, got none.")
@@ -49,16 +90,12 @@ def load(path: pathlib.Path, *, size: tuple[int, int] | None = None) -> dataset.
             f"got {header.cells}; rename the columns. Pairs of texts are read by "
             "data.text.read_pairs."
         )
-    names, labels = np.unique(_cells(rows, label, path), return_inverse=True)
-    contents = _cells(rows, content, path)
-    if images is not None:
-        return dataset.checked(
-            _images(rows, contents, path, size), labels, names.tolist(), path
-        )
-    if size is not None:
-        raise ValueError(f"Expected no size for the texts in {path}, got {size}.")
-    vectors = text.hashed_ngrams(contents)
-    return dataset.checked(vectors, labels, names.tolist(), path, vectors=True)
+    return _Table(
+        _cells(rows, content, path),
+        _cells(rows, label, path),
+        [row.line for row in rows],
+        images is not None,
+    )
 
 
 def _cells(rows: Sequence[_csv.Row], column: int, path: pathlib.Path) -> list[str]:
@@ -73,19 +110,12 @@ def _cells(rows: Sequence[_csv.Row], column: int, path: pathlib.Path) -> list[st
     return cells
 
 
-def _images(
-    rows: Sequence[_csv.Row],
-    names: Sequence[str],
-    path: pathlib.Path,
-    size: tuple[int, int] | None,
-) -> np.ndarray:
-    files = [path.parent / name for name in names]
-    for row, file in zip(rows, files, strict=True):
+def _listed(table: _Table, path: pathlib.Path) -> Files:
+    files = [path.parent / name for name in table.contents]
+    for line, file in zip(table.lines, files, strict=True):
         if not file.is_file():
             raise FileNotFoundError(
-                f"Expected the image of line {row.line} of {path} in {file}, got no "
+                f"Expected the image of line {line} of {path} in {file}, got no "
                 "such file; paths start at the folder of the CSV file."
             )
-    return dataset.stacked(
-        [folders.read(file, size=size) for file in files], files, path
-    )
+    return Files(tuple(files), tuple(table.labels))

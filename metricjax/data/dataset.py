@@ -103,38 +103,6 @@ def _check_labels(
         )
 
 
-def stacked(
-    images: Sequence[NDArray[np.uint8]],
-    paths: Sequence[object],
-    source: object,
-) -> NDArray[np.uint8]:
-    """Images `[height, width, channels]` as one array; in colour if one of them is.
-
-    Args:
-        images: grey or colour images, at least one.
-        paths: the file of each, for messages.
-        source: what lists the files, for messages.
-
-    Returns:
-        `[n, height, width, channels]` uint8.
-
-    Raises:
-        ValueError: if sizes differ.
-    """
-    first = images[0].shape[:2]
-    for path, image in zip(paths, images, strict=True):
-        if image.shape[:2] != first:
-            raise ValueError(
-                f"Expected images of one size in {source}, got {list(first)} in "
-                f"{paths[0]} and {list(image.shape[:2])} in {path}; give a common size."
-            )
-    channels = max(image.shape[2] for image in images)
-    out = np.empty((len(images), *first, channels), np.uint8)
-    for row, image in zip(out, images, strict=True):
-        row[...] = image
-    return out
-
-
 def resized(images: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Images stretched to one size.
 

@@ -32,6 +32,7 @@ from metricjax.losses._centroids import (
 )
 from metricjax.losses._classification import (
     ClassOptions,
+    SoftmaxOptions,
     margin_softmax,
     normface,
 )
@@ -136,6 +137,7 @@ from metricjax.losses._views import (
 __all__ = [
     "AlignedOptions",
     "ClassOptions",
+    "SoftmaxOptions",
     "a_softmax",
     "adacos",
     "adaface",

@@ -7,8 +7,16 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _adaptation, _classes, margins, memory, numerics, reductions
-from metricjax.losses._classification import ClassOptions, margin_softmax, normface
+from metricjax import (
+    _adaptation,
+    _class_blocks,
+    _classes,
+    margins,
+    memory,
+    numerics,
+    reductions,
+)
+from metricjax.losses._classification import SoftmaxOptions, margin_softmax, normface
 from metricjax.reductions import Reduction
 
 
@@ -23,7 +31,7 @@ def curricularface(
     fallback: margins.Fallback = margins.safe,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """CurricularFace: ArcFace that emphasises hard classes more and more.
 
@@ -42,7 +50,7 @@ def curricularface(
             the target with its fallback.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -84,7 +92,7 @@ def mv_softmax(
     scale: ArrayLike = 32.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """MV-Softmax: a margin, and more weight on the classes that beat the target.
 
@@ -103,7 +111,7 @@ def mv_softmax(
         scale: `s`; 32 in the paper.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -148,7 +156,7 @@ def magface(
     fallback: margins.Fallback = margins.easy,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """MagFace: ArcFace whose margin grows with the length `a` of the embedding.
 
@@ -169,7 +177,7 @@ def magface(
         fallback: see `arcface`; `margins.easy` as in the authors' code.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -220,7 +228,7 @@ def adaface(
     scale: ArrayLike = 64.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """AdaFace: a margin that depends on the quality of the image, told by the length.
 
@@ -240,7 +248,7 @@ def adaface(
         scale: `s`.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -286,7 +294,7 @@ def adacos(
     scale: ArrayLike | None = None,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """AdaCos: softmax over scaled cosines, whose scale needs no tuning.
 
@@ -298,10 +306,10 @@ def adacos(
         embeddings: `[batch, dim]`; normalised inside.
         class_weights: `[classes, dim]`, at least 3 classes; see `margin_softmax`.
         labels: int `[batch]`; see `margin_softmax`.
-        scale: `s`; None for the fixed one.
+        scale: `s`; None for the fixed one, which counts padding as classes.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -321,7 +329,9 @@ def adacos(
     """
     _classes.check_class_weights(embeddings, class_weights)
     if scale is None:
-        scale = _adaptation.fixed_adacos_scale(jnp.shape(class_weights)[0])
+        rows, class_axis = jnp.shape(class_weights)[0], options.get("class_axis")
+        classes = _class_blocks.count_classes(rows, class_axis)
+        scale = _adaptation.fixed_adacos_scale(classes)
     return normface(
         embeddings,
         class_weights,

@@ -6,7 +6,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from metricjax import margins, reductions
-from metricjax.losses._classification import ClassOptions, margin_softmax
+from metricjax.losses._classification import SoftmaxOptions, margin_softmax
 from metricjax.reductions import Reduction
 
 
@@ -20,7 +20,7 @@ def arcface(
     fallback: margins.Fallback = margins.safe,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """ArcFace: softmax cross-entropy with an additive angular margin.
 
@@ -39,7 +39,7 @@ def arcface(
             `margins.easy` or `margins.continuous`.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -80,7 +80,7 @@ def cosface(
     scale: ArrayLike = 64.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """CosFace (AM-Softmax): softmax cross-entropy with an additive cosine margin.
 
@@ -94,7 +94,7 @@ def cosface(
         scale: `s`; 64 in CosFace, 30 in AM-Softmax.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -138,7 +138,7 @@ def combined(
     monotone: bool = True,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """Combined margin: the target logit is `s (cos(m1 theta_y + m2) - m3)`.
 
@@ -153,7 +153,7 @@ def combined(
         monotone: see `margins.combined`. Static.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -198,7 +198,7 @@ def li_arcface(
     scale: ArrayLike = 64.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """Li-ArcFace: an additive angular margin on logits that are linear in the angle.
 
@@ -213,7 +213,7 @@ def li_arcface(
         scale: `s`.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.

@@ -1,5 +1,6 @@
 """Margin softmax: cross-entropy over the cosines to class weights."""
 
+from collections.abc import Callable
 from typing import Any, TypedDict, Unpack
 
 import jax
@@ -29,7 +30,8 @@ class ClassOptions(TypedDict, total=False):
         where: bool `[batch]`; False marks padding.
         weights: float `[batch]`; importance of each example, a constant.
         block_size: how many rows of logits are made at a time: classes in the margin
-            softmax, examples (or proxies) in the other losses. Static.
+            softmax, examples (or proxies) in the other losses. Static. In the margin
+            softmax class weights are copied unless it divides their number.
         axis_name: inside `jax.shard_map`, the mesh axis over which the batch is
             sharded; the class weights are whole on every device.
     """
@@ -38,6 +40,27 @@ class ClassOptions(TypedDict, total=False):
     weights: ArrayLike | None
     block_size: int | None
     axis_name: str | tuple[str, ...] | None
+
+
+class SoftmaxOptions(ClassOptions, total=False):
+    """What every margin softmax takes besides, for more classes than one device has.
+
+    With `class_axis` the embeddings and labels are those of the same examples on every
+    device of that axis; if `axis_name` holds it too, the batch is sharded over it and
+    gathered inside. Neither logits nor class weights are ever sent: what is merged over
+    the devices are numbers of each example, and the gradient of the embeddings.
+
+    Attributes:
+        class_axis: inside `jax.shard_map`, the mesh axis over which the rows of
+            `class_weights` are sharded. Labels count the classes of all devices.
+        class_log_weights: float `[classes]`, sharded as `class_weights`, constants: the
+            logarithm of how many classes each row stands for when it is not the true
+            class. Minus infinity marks padding, which makes any number of classes a
+            multiple of the devices. `heads.sample_classes` makes it for a sample.
+    """
+
+    class_axis: str | tuple[str, ...] | None
+    class_log_weights: ArrayLike | None
 
 
 def margin_softmax(
@@ -51,7 +74,7 @@ def margin_softmax(
     label_smoothing: ArrayLike = 0.0,
     penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """Softmax cross-entropy over scaled cosines, with a margin on the true class.
 
@@ -78,7 +101,7 @@ def margin_softmax(
         penalty: a number or `[batch]`, added to what each example costs.
         reduction: of `Terms`, whose terms are examples; active are those for which
             another class has at least the logit of the true one.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -98,76 +121,169 @@ def margin_softmax(
         al., "Sub-center ArcFace: Boosting Face Recognition by Large-Scale Noisy Web
         Faces", ECCV 2020.
     """
-    x, labels = _classes.check(embeddings, class_weights, labels, options.get("where"))
-    w = numerics.promote(class_weights)
-    target = margin(_classes.target_cosine(x, w, labels))
-    terms = _softmax_terms(
-        x, w, labels, target, others, scale, penalty, label_smoothing, **options
+    return softmax_loss(
+        embeddings,
+        class_weights,
+        labels,
+        margin=margin,
+        others=others,
+        scale=scale,
+        label_smoothing=label_smoothing,
+        penalty=penalty,
+        reduction=reduction,
+        **options,
     )
-    return rows.reduce(terms, reduction, axis_name=options.get("axis_name"))
 
 
-def _softmax_terms(
-    x: Array,
-    class_weights: Array,
-    labels: Array,
-    target: Array,
-    others: margins.Others | None,
-    scale: ArrayLike,
-    penalty: ArrayLike,
-    label_smoothing: ArrayLike,
+def softmax_loss(
+    embeddings: ArrayLike,
+    class_weights: ArrayLike,
+    labels: ArrayLike,
     *,
+    margin: margins.Margin,
+    others: Callable[..., Array] | None,
+    lengths: Array | None = None,
+    scale: ArrayLike,
+    label_smoothing: ArrayLike,
+    penalty: ArrayLike = 0.0,
+    reduction: Reduction | None,
     where: ArrayLike | None = None,
     weights: ArrayLike | None = None,
     block_size: int | None = None,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> Terms:
-    """Terms of each example, weighted."""
-    del axis_name
+    axis_name: _class_blocks.Axis | None = None,
+    class_axis: _class_blocks.Axis | None = None,
+    class_log_weights: ArrayLike | None = None,
+) -> Any:
+    """`margin_softmax`; with `lengths [classes]`, `others` gets them as `lengths`."""
+    x, labels = _classes.check(embeddings, class_weights, labels, where)
+    w, size, axes = numerics.promote(class_weights), x.shape[0], (axis_name, class_axis)
+    log_weights = class_log_weights_of(class_log_weights, w)
+    everyone, all_labels = _class_blocks.whole_batch((x, labels), *axes)
+    own = _class_blocks.rows_of(all_labels, w.shape[0], class_axis)
+
+    def here(values: Array) -> Array:
+        """What the device with the class of each label knows, for our examples."""
+        values = _class_blocks.from_owner(values, own, class_axis)
+        return _class_blocks.own_part(values, size, *axes)
+
+    target = margin(here(_classes.target_cosine(everyone, w, own)))
+    scale = jnp.broadcast_to(jnp.asarray(scale, jnp.result_type(scale, x)), (size,))
+    found = _all_statistics(
+        everyone,
+        w,
+        own,
+        _class_blocks.whole_batch((target, scale), *axes),
+        None if others is None else _problem.as_partial(others),
+        (log_weights, lengths),
+        block_size,
+        class_axis,
+    )
+    found = _class_blocks.own_part(found, size, *axes)
+    known = _class_blocks.known(
+        labels,
+        w.shape[0],
+        where,
+        log_weights,
+        axis_name=axis_name,
+        class_axis=class_axis,
+    )
+    terms = _terms(found, scale * target, known, label_smoothing, penalty)
+    return rows.reduce(_weighted(terms, weights), reduction, axis_name=axis_name)
+
+
+def class_log_weights_of(log_weights: ArrayLike | None, w: Array) -> Array | None:
+    """Checked, as constants."""
+    if log_weights is None:
+        return None
+    shape = (w.shape[0],)
+    _checks.check_shape("class_log_weights", log_weights, shape, "one for each class")
+    return jax.lax.stop_gradient(numerics.promote(log_weights))
+
+
+def _all_statistics(
+    x: Array,
+    class_weights: Array,
+    labels: Array,
+    target_and_scale: tuple[Array, Array],
+    others: Partial | None,
+    per_class: tuple[Array | None, Array | None],
+    block_size: int | None,
+    class_axis: _class_blocks.Axis | None,
+) -> _class_blocks.Statistics:
+    """Statistics over the classes of all devices."""
     batch, classes = x.shape[0], class_weights.shape[0]
     block = _class_blocks.default_block(batch, classes)
     block = block if block_size is None else block_size
     _checks.check_positive_int("block_size", block, "leave it out for the default")
-    scale = jnp.broadcast_to(jnp.asarray(scale, jnp.result_type(scale, x)), (batch,))
-    known = _classes.known(labels, classes, where)
-    others = None if others is None else _problem.as_partial(others)
+    total = _class_blocks.count_classes(classes, class_axis)
+    if per_class[0] is not None:
+        total = jnp.sum(jnp.exp(per_class[0]))
+        total = total if class_axis is None else jax.lax.psum(total, class_axis)
     # Compiled here, so that an eager call does not trace its loop anew each time.
     found = _blocks.compiled(
         _statistics,
         x,
         class_weights,
         labels,
-        target,
+        target_and_scale,
         others,
-        scale,
+        per_class,
+        total,
         min(block, classes),
     )
-    hit = (1.0 - label_smoothing) * (scale * target)
-    loss = found.peak + jnp.log(found.total) - hit - label_smoothing * found.mean
-    count = known.astype(x.dtype)
-    if weights is not None:
-        _checks.check_shape("weights", weights, (batch,), "one weight for each example")
-        count = count * jax.lax.stop_gradient(numerics.promote(weights))
-    wrong = (found.rival >= scale * target).astype(x.dtype)
-    return Terms(jnp.where(known, loss + penalty, 0.0) * count, count, count * wrong)
+    return _class_blocks.merge(found, class_axis)
 
 
-def _statistics(
-    x: Array,
-    class_weights: Array,
-    labels: Array,
-    target: Array,
-    others: Partial | None,
-    scale: Array,
-    block: int,
-) -> _class_blocks.Statistics:
-    def logits_of(cosine: Array, is_target: Array) -> Array:
+def _statistics(*arguments: Any) -> _class_blocks.Statistics:
+    leaves, treedef = jax.tree.flatten(arguments)
+    # Else a gradient would be summed over the devices in each step of the loop.
+    arguments = jax.tree.unflatten(treedef, _blocks.vary_alike(leaves))
+    x, class_weights, labels, (target, scale), others, per_class, total, block = (
+        arguments
+    )
+    log_weights, lengths = per_class
+
+    def logits_of(cosine: Array, is_target: Array, lengths: Array | None) -> Array:
         if others is not None:
-            cosine = others(cosine, target[:, None])
+            more = {} if lengths is None else {"lengths": lengths}
+            cosine = others(cosine, target[:, None], **more)
         # A comparison of label and column, fused into this select: no one-hot array.
         return scale[:, None] * jnp.where(is_target, target[:, None], cosine)
 
-    return _class_blocks.statistics(x, class_weights, labels, logits_of, block=block)
+    return _class_blocks.statistics(
+        x,
+        class_weights,
+        labels,
+        logits_of,
+        block=block,
+        classes=total,
+        log_weights=log_weights,
+        per_class=lengths,
+    )
+
+
+def _terms(
+    found: _class_blocks.Statistics,
+    hit: Array,
+    known: Array,
+    label_smoothing: ArrayLike,
+    penalty: ArrayLike,
+) -> Terms:
+    """Terms of each example, whose true class has the logit `hit`."""
+    loss = found.peak + jnp.log(found.total)
+    loss = loss - (1.0 - label_smoothing) * hit - label_smoothing * found.mean
+    count = known.astype(hit.dtype)
+    wrong = (found.rival >= hit).astype(hit.dtype)
+    return Terms(jnp.where(known, loss + penalty, 0.0), count, count * wrong)
+
+
+def _weighted(terms: Terms, weights: ArrayLike | None) -> Terms:
+    if weights is None:
+        return terms
+    shape = terms.total.shape
+    _checks.check_shape("weights", weights, shape, "one weight for each example")
+    weights = jax.lax.stop_gradient(numerics.promote(weights))
+    return Terms(*(x * weights for x in terms))
 
 
 def normface(
@@ -178,7 +294,7 @@ def normface(
     scale: ArrayLike = 20.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """NormFace (normalised softmax): softmax over scaled cosines, without margin.
 
@@ -193,7 +309,7 @@ def normface(
             and Wu.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.

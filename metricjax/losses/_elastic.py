@@ -8,8 +8,12 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _classes, margins, reductions
-from metricjax.losses._classification import ClassOptions, margin_softmax
+from metricjax import _class_blocks, _classes, margins, reductions
+from metricjax.losses._classification import (
+    SoftmaxOptions,
+    class_log_weights_of,
+    margin_softmax,
+)
 from metricjax.reductions import Reduction
 
 
@@ -26,7 +30,7 @@ def elastic_arcface(
     fallback: margins.Fallback = margins.safe,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """ElasticFace-Arc: ArcFace with a normally distributed margin for each example.
 
@@ -47,7 +51,7 @@ def elastic_arcface(
         fallback: see `arcface`.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -96,7 +100,7 @@ def elastic_cosface(
     scale: ArrayLike = 64.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """ElasticFace-Cos: CosFace with a normally distributed margin for each example.
 
@@ -113,7 +117,7 @@ def elastic_cosface(
         scale: `s`.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -159,7 +163,7 @@ def _elastic(
     margin: ArrayLike,
     std: ArrayLike,
     plus: bool,
-    options: ClassOptions,
+    options: SoftmaxOptions,
 ) -> Partial:
     """The margin `function`, its parameter drawn anew for each example."""
     where, axis_name = options.get("where"), options.get("axis_name")
@@ -169,8 +173,11 @@ def _elastic(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size) + first)
     draws = jax.vmap(lambda k: jax.random.normal(k, (), x.dtype))(keys)
     if plus:
-        cosine = jax.lax.stop_gradient(_classes.target_cosine(x, w, labels))
-        ranked = (draws, cosine, _classes.known(labels, w.shape[0], where))
+        axes = {"axis_name": axis_name, "class_axis": options.get("class_axis")}
+        cosine = _class_blocks.target_cosine(x, w, labels, **axes)
+        log_weights = class_log_weights_of(options.get("class_log_weights"), w)
+        known = _class_blocks.known(labels, w.shape[0], where, log_weights, **axes)
+        ranked = (draws, jax.lax.stop_gradient(cosine), known)
         if axis_name is not None:
             ranked = jax.lax.all_gather(ranked, axis_name, tiled=True)
         draws = jax.lax.dynamic_slice_in_dim(_largest_to_farthest(*ranked), first, size)

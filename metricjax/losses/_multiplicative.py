@@ -7,8 +7,12 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _checks, _classes, margins, numerics, reductions
-from metricjax.losses._classification import ClassOptions, margin_softmax
+from metricjax import _checks, _class_blocks, _classes, margins, numerics, reductions
+from metricjax.losses._classification import (
+    SoftmaxOptions,
+    margin_softmax,
+    softmax_loss,
+)
 from metricjax.reductions import Reduction
 
 
@@ -22,7 +26,7 @@ def sphereface(
     monotone: bool = True,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """SphereFace with normalised embeddings: a multiplicative angular margin.
 
@@ -40,7 +44,7 @@ def sphereface(
         monotone: psi (default) or the plain `cos(m theta)`. Static.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -81,7 +85,7 @@ def sphereface_r_v1(
     label_smoothing: ArrayLike = 0.0,
     penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """SphereFace-R, version 1: the target is `s cos(min(m theta_y, pi))`.
 
@@ -103,7 +107,7 @@ def sphereface_r_v1(
         penalty: see `margin_softmax`. For the soft normalisation of features `0.01 *
             abs(norms - 30)`, with the norms as scale.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -146,7 +150,7 @@ def sphereface_r_v2(
     label_smoothing: ArrayLike = 0.0,
     penalty: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """SphereFace-R, version 2: the other classes are `s cos(theta_j / m)`.
 
@@ -163,7 +167,7 @@ def sphereface_r_v2(
         label_smoothing: see `margin_softmax`.
         penalty: see `sphereface_r_v1`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -207,7 +211,7 @@ def a_softmax(
     annealing: ArrayLike = 5.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """A-Softmax, the loss of SphereFace as published: the length of `x` is the scale.
 
@@ -225,7 +229,7 @@ def a_softmax(
             paper.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -265,7 +269,7 @@ def l_softmax(
     annealing: ArrayLike = 0.0,
     label_smoothing: ArrayLike = 0.0,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """L-Softmax: a multiplicative angular margin on plain inner products.
 
@@ -281,7 +285,7 @@ def l_softmax(
             starts with a large one, see `margins.sphereface_annealing`.
         label_smoothing: see `margin_softmax`.
         reduction: see `margin_softmax`.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.
@@ -306,14 +310,19 @@ def l_softmax(
     psi = Partial(margins.sphereface, margin=margin)
     target = Partial(margins.annealed, margin=psi, annealing=annealing)
     norms = numerics.norm(class_weights)
-    return margin_softmax(
+    axes = options.get("axis_name"), options.get("class_axis")
+    all_labels = _class_blocks.whole_batch(labels, *axes)
+    own = _class_blocks.rows_of(all_labels, norms.shape[0], axes[1])
+    own_norms = norms.at[own].get(mode="clip")
+    own_norms = _class_blocks.from_owner(own_norms, own, axes[1])
+    own_norms = _class_blocks.own_part(own_norms, x.shape[0], *axes)
+    return softmax_loss(
         x,
         w,
         labels,
-        margin=Partial(
-            _lengthened, margin=target, norms=norms.at[labels].get(mode="clip")
-        ),
-        others=Partial(_lengthen_others, norms=norms),
+        margin=Partial(_lengthened, margin=target, norms=own_norms),
+        others=_lengthen_others,
+        lengths=norms,
         scale=numerics.norm(numerics.mask_rows(embeddings, options.get("where"))),
         label_smoothing=label_smoothing,
         reduction=reduction,
@@ -325,9 +334,9 @@ def _lengthened(cosine: Array, *, margin: margins.Margin, norms: Array) -> Array
     return norms * margin(cosine)
 
 
-def _lengthen_others(cosine: Array, target: Array, *, norms: Array) -> Array:
+def _lengthen_others(cosine: Array, target: Array, *, lengths: Array) -> Array:
     del target
-    return norms * cosine
+    return lengths[None, :] * cosine
 
 
 def _check_one_center(class_weights: ArrayLike) -> None:

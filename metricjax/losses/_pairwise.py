@@ -62,8 +62,18 @@ def contrastive(
         squared=squared,
     )
     return rows.apply(
-        row, embeddings, labels, measure=distance, reduction=reduction, **options
+        row,
+        embeddings,
+        labels,
+        measure=distance,
+        reduction=reduction,
+        symmetric=distance in _SYMMETRIC,
+        **options,
     )
+
+
+# A distance of one's own may be longer one way than the other.
+_SYMMETRIC = (distances.euclidean, distances.squared_euclidean, distances.cosine)
 
 
 def _contrastive_row(
@@ -207,7 +217,7 @@ def threshold_consistent_margin(
         margins=(positive_margin, negative_margin),
         weights=(positive_weight, negative_weight),
     )
-    return on_cosines(row, embeddings, labels, reduction, options)
+    return on_cosines(row, embeddings, labels, reduction, options, symmetric=True)
 
 
 def on_cosines(
@@ -216,6 +226,8 @@ def on_cosines(
     labels: ArrayLike | Pairs,
     reduction: Reduction | None,
     options: rows.Options,
+    *,
+    symmetric: bool = False,
 ) -> Any:
     """The row loss on cosines, those of unit vectors made once."""
     return rows.apply(
@@ -225,6 +237,7 @@ def on_cosines(
         prepare=numerics.l2_normalize,
         measure=similarities.dot,
         reduction=reduction,
+        symmetric=symmetric,
         **options,
     )
 
@@ -285,14 +298,20 @@ def intra_pair_variance(
     """
     unit, dot = numerics.l2_normalize, similarities.dot
     sums = rows.sums(
-        _cosine_row, embeddings, labels, prepare=unit, measure=dot, **options
+        _cosine_row,
+        embeddings,
+        labels,
+        prepare=unit,
+        measure=dot,
+        symmetric=True,
+        **options,
     )
     row = Partial(
         _variance_row,
         means=numerics.divide(sums.total, sums.count)[0],
         slacks=(positive_slack, negative_slack),
     )
-    return on_cosines(row, embeddings, labels, reduction, options)
+    return on_cosines(row, embeddings, labels, reduction, options, symmetric=True)
 
 
 def _cosine_row(cosine: Array, positive: Array, negative: Array) -> Terms:

@@ -9,7 +9,11 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from metricjax import _checks, numerics, reductions, rows, similarities
-from metricjax.losses._classification import ClassOptions, margin_softmax
+from metricjax.losses._classification import (
+    ClassOptions,
+    SoftmaxOptions,
+    margin_softmax,
+)
 from metricjax.losses._regularizers import sparse_centers
 from metricjax.reductions import Reduction, Terms
 
@@ -76,7 +80,7 @@ def proxy_nca_pp(
     *,
     temperature: ArrayLike = 1 / 9,
     reduction: Reduction | None = reductions.mean,
-    **options: Unpack[ClassOptions],
+    **options: Unpack[SoftmaxOptions],
 ) -> Any:
     """Proxy-NCA++: Proxy-NCA as a probability, with all proxies in the denominator.
 
@@ -93,7 +97,7 @@ def proxy_nca_pp(
         temperature: `t`.
         reduction: of `Terms`, whose terms are examples; active are those with another
             proxy at least as near as their own.
-        **options: see `ClassOptions`.
+        **options: see `SoftmaxOptions`.
 
     Returns:
         A scalar, or what `reduction` returns.

@@ -18,6 +18,7 @@ from metricjax.margins._adaptive import (
 from metricjax.margins._others import (
     Others,
     curricularface_others,
+    filtered_others,
     li_arcface_others,
     mv_softmax_others,
     sphereface2_others,
@@ -53,6 +54,7 @@ __all__ = [
     "cosface",
     "curricularface_others",
     "easy",
+    "filtered_others",
     "li_arcface",
     "li_arcface_others",
     "magface_margin",

@@ -153,6 +153,43 @@ def sphereface2_others(
     return jnp.asarray(stretch(numerics.promote(cosine), exponent) + margin)
 
 
+def filtered_others(
+    cosine: ArrayLike,
+    target: Array,
+    *,
+    threshold: ArrayLike = 0.4,
+    others: Others | None = None,
+) -> Array:
+    """A class with a cosine above `threshold` is left out, as a likely false label.
+
+    A person who has two classes by mistake is otherwise pushed away from oneself. Its
+    cosine becomes -1 and has no gradient; in the authors' code it becomes 0. Before
+    classes have come apart, true negatives are above the threshold as well.
+
+    Args:
+        cosine: of the other classes, `[b, classes]`.
+        target: with its margin, `[b, 1]`; for `others`.
+        threshold: in units of the cosine; infinity leaves out nothing.
+        others: what is done to the rest; nothing by default.
+
+    Returns:
+        An array of the shape of `cosine`, in at least float32.
+
+    Example:
+        >>> out = filtered_others(jnp.array([[0.5, 0.1]]), jnp.array([[0.2]]))
+        >>> [round(float(c), 4) for c in out[0]]
+        [-1.0, 0.1]
+
+    References:
+        An et al., "Killing Two Birds with One Stone: Efficient and Robust Training of
+        Face Recognition CNNs by Partial FC", CVPR 2022, arXiv:2203.15565; the authors'
+        code (insightface).
+    """
+    cosine = numerics.promote(cosine)
+    kept = cosine if others is None else others(cosine, target)
+    return jnp.where(cosine > threshold, -1.0, kept)
+
+
 def straight_through_others(
     cosine: ArrayLike, target: Array, *, others: Others
 ) -> Array:

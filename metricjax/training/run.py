@@ -4,68 +4,53 @@
     folder/split0/metrics.jsonl     training and evaluation by step
     folder/split0/tensorboard/      the same for TensorBoard
     folder/split0/checkpoints/      the last two and the best
+    folder/split0/calibration.json  the threshold, if there are calibration classes
     folder/split0/result.json       measured at the end
     folder/split0/*.png             pictures
-    folder/results.json, report.md  all splits together
+    folder/results.json             all splits together
+    folder/report.md, report.html   the same to be read
 
 Each part is written whole or not at all, and none is done twice: the same command
 continues wherever an earlier one stopped.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
 from metricjax import encoders
+from metricjax.gallery import _json as gallery_json
 from metricjax.training import (
+    _outcome,
+    _plan,
+    _reading,
     checkpoints,
     evaluate,
     finetune,
     folder,
+    inputs,
     loop,
-    measures,
-    pictures,
     recipes,
     report,
     splits,
+    step,
 )
+from metricjax.training._plan import Plan, Trained
 from metricjax.training.experiment import Experiment
-from metricjax.training.settings import Settings
-from metricjax.training.splits import Examples, Split
+from metricjax.training.settings import PairSettings, Settings
+from metricjax.training.splits import Examples
 from metricjax.training.state import State
 
 __all__ = ["Plan", "Trained", "execute", "prepare", "trained_encoder"]
 
 
-class Plan(NamedTuple):
-    """A run whose data are read, whose settings are checked, whose folder is open."""
-
-    recipe: ModuleType
-    settings: Settings
-    splits: list[Split]
-    experiment: Experiment
-    folder: Path
-    data_dir: str | os.PathLike[str] | None
-
-
-class Trained(NamedTuple):
-    """A trained split, for a recipe's own `measure` and `draw`.
-
-    Attributes:
-        state: after the last step.
-        apply: the encoder.
-        embed: embeddings of images, as an array `[n, dim]`.
-    """
-
-    state: State
-    apply: encoders.Apply
-    embed: Callable[[np.ndarray], np.ndarray]
+CALIBRATION = "calibration.json"
 
 
 def prepare(
@@ -74,14 +59,18 @@ def prepare(
     *,
     out: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
 ) -> Plan:
     """Read the data, divide them and open the run's folder; train nothing yet.
+
+    Of image files a report is shown first, before anything is refused.
 
     Args:
         recipe: a module of `metricjax.training.recipes`.
         settings: its settings.
         out: the run's folder; see `folder.open_run`.
         data_dir: the folder of raw data files; see `metricjax.data.load`.
+        console: where to report; a `rich` console on standard output if None.
 
     Returns:
         The plan, for `execute`.
@@ -98,17 +87,38 @@ def prepare(
         >>> [list(part.names.values()) for part in plan.splits]
         [['7', '8', '9'], ['4', '5', '6'], ['1', '2', '3']]
     """
-    divide = getattr(recipe, "divide", splits.divide)
-    parts = divide(settings, data_dir=data_dir)
+    reading = _reading.read(settings, console=console or Console())
+    if reading is None:
+        divide = getattr(recipe, "divide", splits.divide)
+        parts = divide(settings, data_dir=data_dir)
+    else:
+        parts = splits.divided(reading.dataset, settings)
     shape, classes = parts[0].train.images.shape[1:], len(parts[0].trained_on)
     experiment = recipe.build(settings, shape, classes)
+    _check_batch(settings, classes)
     # Drawn once here, so that a batch that cannot be made is refused before training.
-    experiment.batches(parts[0].train, _seed(settings, 0))(0)
+    experiment.batches(parts[0].train, _plan.seed(settings, 0))(0)
     name = recipe.__name__.rpartition(".")[2]
     facts = {"image_shape": shape, "classes": classes}
     facts["images"] = len(parts[0].train.images)
     path = folder.open_run(out, recipe=name, settings=settings, data=facts)
-    return Plan(recipe, settings, parts, experiment, path, data_dir)
+    inspection = reading.inspection if reading else None
+    return Plan(recipe, settings, parts, experiment, path, data_dir, inspection)
+
+
+def _check_batch(settings: Settings, classes: int) -> None:
+    if not isinstance(settings, PairSettings):
+        return
+    most = classes * settings.symmetries
+    if settings.batch_classes > most:
+        turned = (
+            f" x {settings.symmetries} symmetries" if settings.symmetries > 1 else ""
+        )
+        raise ValueError(
+            f"Expected --batch-classes of at most {most}, {classes} classes to train on"
+            f"{turned}, got {settings.batch_classes}; give --batch-classes "
+            f"{max(most // 2, 2)}."
+        )
 
 
 def execute(plan: Plan, *, console: Console | None = None) -> list[dict[str, Any]]:
@@ -129,18 +139,45 @@ def execute(plan: Plan, *, console: Console | None = None) -> list[dict[str, Any
     """
     console = console or Console()
     embed = evaluate.embedder(plan.experiment.apply)
+    change = jax.jit(inputs.preparation(plan.settings))
     results = [
-        _train_split(plan, index, embed, console) for index in range(len(plan.splits))
+        _train_split(plan, index, embed, change, console)
+        for index in range(len(plan.splits))
     ]
     folder.write_json(plan.folder / "results.json", results)
-    report.write(plan.folder, plan.recipe, plan.settings, results)
+    report.write(
+        plan.folder,
+        plan.recipe,
+        plan.settings,
+        results,
+        inspection=plan.inspection,
+        summary=_summary(plan),
+    )
     report.show(results, console)
-    console.print(f"Report: {plan.folder / 'report.md'}", soft_wrap=True)
+    place = plan.folder / "report.html"
+    console.print(f"Report: {place}", soft_wrap=True, markup=False, highlight=False)
     return results
 
 
+def _summary(plan: Plan) -> str | None:
+    """The encoder's parameters as a Markdown table; vectors have no image to show."""
+    shape = plan.splits[0].train.images.shape[1:]
+    if len(shape) != 3:
+        return None
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        state = plan.experiment.init(key)
+        return state.params["encoder"], state.model_state
+
+    return encoders.summary(encoders.Deferred(plan.experiment.apply, init), shape)
+
+
 def trained_encoder(
-    path: str | os.PathLike[str], *, index: int = 0, best: bool = False
+    path: str | os.PathLike[str],
+    *,
+    index: int = 0,
+    best: bool = False,
+    experiment: Experiment | None = None,
 ) -> encoders.Functional:
     """The encoder of a run, as training left it.
 
@@ -148,6 +185,7 @@ def trained_encoder(
         path: the run's folder.
         index: the split.
         best: the checkpoint with the best evaluation instead of the last.
+        experiment: that of the run's plan, if it is at hand; else it is built anew.
 
     Returns:
         `Functional(apply, params, state)`: embed with
@@ -167,9 +205,10 @@ def trained_encoder(
     recipe = recipes.load(config["recipe"])
     settings = recipe.Settings(**config["settings"])
     shape, classes = config["data"]["image_shape"], config["data"]["classes"]
-    experiment = recipe.build(settings, tuple(shape), classes)
+    experiment = experiment or recipe.build(settings, tuple(shape), classes)
+    assert experiment is not None, "it was given or built"
     saved = Path(path) / f"split{index}" / loop.CHECKPOINTS
-    template = jax.eval_shape(experiment.init, _key(settings))
+    template = jax.eval_shape(experiment.init, _plan.key(settings))
     state = checkpoints.restore(saved, template, best=best).state
     if state is None:
         raise FileNotFoundError(
@@ -181,7 +220,11 @@ def trained_encoder(
 
 
 def _train_split(
-    plan: Plan, index: int, embed: evaluate.Embed, console: Console
+    plan: Plan,
+    index: int,
+    embed: evaluate.Embed,
+    change: step.Prepare,
+    console: Console,
 ) -> dict[str, Any]:
     part, path = plan.splits[index], plan.folder / f"split{index}"
     done = folder.read_json(path / "result.json")
@@ -192,6 +235,7 @@ def _train_split(
         f"split {index}: {len(part.train.labels)} images of {len(part.trained_on)} "
         f"classes to train on; never seen: {unseen}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 
@@ -206,19 +250,30 @@ def _train_split(
         for name, examples in (("unseen", part.unseen), ("seen", part.seen))
         if examples is not None
     }
-    _draw(plan, path, part, before, after["unseen" if part.unseen else "seen"][1])
     trained = Trained(
         state,
         plan.experiment.apply,
         lambda images: embed(state.params["encoder"], state.model_state, images),
     )
+    tested = after["unseen" if part.unseen else "seen"][1]
+    found = _outcome.calibrated(plan, part, trained)
+    _outcome.draw(plan, path, part, before, tested, found)
+    if index == 0:
+        # They look alike in all splits.
+        _outcome.draw_examples(plan, path, part, change)
     result = {
         "split": index,
         "trained_on": list(part.trained_on),
+        "calibrated_on": list(part.calibrated_on),
         "unseen_classes": list(part.names.values()),
-        **_measured(plan.experiment, after),
-        "further": _further(plan, part, trained, after),
+        **_outcome.measured(plan.experiment, after),
+        "further": _outcome.further(plan, part, trained, after),
+        "threshold": _outcome.threshold(part, tested, found),
+        "worst": _outcome.worst(plan, part, tested),
     }
+    if found is not None:
+        content = gallery_json.calibration_to_json(found)
+        folder.write_json(path / CALIBRATION, content)
     folder.write_json(path / "result.json", result)
     return result
 
@@ -226,7 +281,7 @@ def _train_split(
 def _started(plan: Plan, index: int) -> State:
     """The state before the first step, from a trained encoder if one is named."""
     settings = plan.settings
-    state = plan.experiment.init(jax.random.fold_in(_key(settings), index))
+    state = plan.experiment.init(jax.random.fold_in(_plan.key(settings), index))
     if not settings.init_from:
         return state
     weights = state.params["encoder"], state.model_state
@@ -258,7 +313,7 @@ def _fit(
     return loop.fit(
         plan.experiment.step,
         state,
-        plan.experiment.batches(part.train, _seed(settings, index)),
+        plan.experiment.batches(part.train, _plan.seed(settings, index)),
         steps=settings.steps,
         folder=plan.folder / f"split{index}",
         evaluate=score if watched else None,
@@ -267,75 +322,3 @@ def _fit(
         title=f"split {index}",
         console=console,
     )
-
-
-def _draw(
-    plan: Plan, path: Path, part: Split, before: np.ndarray, after: np.ndarray
-) -> None:
-    pictures.draw(
-        path,
-        part.tested.images,
-        part.tested.labels,
-        {"before": before, "after": after},
-        names=part.names or dict(enumerate(part.trained_on)),
-        seen=part.unseen is None,
-        similarity=plan.experiment.similarity,
-    )
-
-
-def _measured(
-    experiment: Experiment, after: Mapping[str, tuple[Examples, np.ndarray]]
-) -> dict[str, Any]:
-    measured = {}
-    for name, (examples, embeddings) in after.items():
-        raw = evaluate.raw_pixels(examples.images)
-        measured[name] = {
-            "raw": evaluate.scores(raw, examples.labels),
-            "trained": evaluate.scores(
-                embeddings, examples.labels, similarity=experiment.similarity
-            ),
-        }
-    return measured
-
-
-def _further(
-    plan: Plan,
-    part: Split,
-    trained: Trained,
-    after: Mapping[str, tuple[Examples, np.ndarray]],
-) -> dict[str, float]:
-    """What this kind of split, and this recipe, measure besides."""
-    found: dict[str, float] = {}
-    if part.unseen is None:
-        examples, embeddings = after["seen"]
-        found |= measures.classified(
-            embeddings,
-            examples.labels,
-            trained.embed(part.train.images),
-            part.train.labels,
-            similarity=plan.experiment.similarity,
-        )
-    if part.calibration is not None and part.unseen is not None:
-        examples, embeddings = after["unseen"]
-        found |= measures.identified(embeddings, examples.labels)
-        found |= measures.thresholded(
-            trained.embed(part.calibration.images),
-            part.calibration.labels,
-            embeddings,
-            examples.labels,
-            far=plan.settings.far,
-        )
-    measure = getattr(plan.recipe, "measure", None)
-    if measure is not None:
-        found |= measure(plan.settings, part, trained, data_dir=plan.data_dir)
-    return found
-
-
-def _seed(settings: Settings, index: int) -> int:
-    # Splits draw their own batches, and split 0 those of the seed itself.
-    return settings.seed + (index << 32)
-
-
-def _key(settings: Settings) -> jax.Array:
-    # Programs that draw numbers compile 15 times faster with XLA's own generator.
-    return jax.random.key(settings.seed, impl="rbg")

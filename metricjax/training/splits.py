@@ -1,16 +1,23 @@
 """What a run trains on and what it is measured on."""
 
+import math
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from metricjax import data
+from metricjax.data import pixels
+from metricjax.gallery import _intervals
+from metricjax.training import _reading
 from metricjax.training.settings import Settings
 
-__all__ = ["Examples", "Split", "divide", "split", "take"]
+__all__ = ["Examples", "Split", "divide", "divided", "split", "take"]
+
+# The level of `metricjax.gallery.calibrate`.
+_CONFIDENCE = 0.95
 
 
 class Examples(NamedTuple):
@@ -39,6 +46,7 @@ class Split(NamedTuple):
         watched: what is evaluated during training: never the test; or None.
         trained_on: names of the training classes, by label.
         names: of the unseen classes, by label.
+        calibrated_on: names of the calibration classes.
     """
 
     train: Examples
@@ -48,6 +56,7 @@ class Split(NamedTuple):
     watched: Examples | None
     trained_on: tuple[str, ...]
     names: Mapping[int, str]
+    calibrated_on: tuple[str, ...] = ()
 
     @property
     def tested(self) -> Examples:
@@ -75,6 +84,15 @@ def take(dataset: data.Dataset, rows: np.ndarray) -> Examples:
     return Examples(dataset.images[rows], dataset.labels[rows], extra)
 
 
+def _leave(dataset: data.Dataset, rows: np.ndarray) -> Examples:
+    """The same, but images that lie on disk stay there."""
+    if not isinstance(dataset.images, np.memmap):
+        return take(dataset, rows)
+    extra = {name: values[rows] for name, values in dataset.extra.items()}
+    images: Any = pixels.Rows(dataset.images, rows)
+    return Examples(images, dataset.labels[rows], extra)
+
+
 def divide(
     settings: Settings, *, data_dir: str | os.PathLike[str] | None = None
 ) -> list[Split]:
@@ -96,7 +114,35 @@ def divide(
         >>> [list(part.names.values()) for part in divide(Settings())]
         [['7', '8', '9'], ['4', '5', '6'], ['1', '2', '3']]
     """
-    dataset = _load(settings, data_dir, "train")
+    reading = _reading.read(settings)
+    dataset = reading.dataset if reading else _load(settings, data_dir, "train")
+    return divided(dataset, settings, data_dir=data_dir)
+
+
+def divided(
+    dataset: data.Dataset,
+    settings: Settings,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+) -> list[Split]:
+    """Divide a data set that is read already, as `divide` does.
+
+    Args:
+        dataset: all of it.
+        settings: of a recipe.
+        data_dir: the folder of raw data files, where its own test images are.
+
+    Returns:
+        The splits.
+
+    Raises:
+        ValueError: if there are not enough classes or groups.
+
+    Example:
+        >>> dataset = data.load("digits")
+        >>> len(divided(dataset, Settings(splits=2)))
+        2
+    """
     own_test = None
     if not settings.test_classes and not settings.test_groups and settings.own_test:
         own_test = _own_test(settings, data_dir)
@@ -131,7 +177,7 @@ def split(
         ... )
         >>> first = split(dataset, Settings(test_classes=2, splits=2), 0)
         >>> first.names, first.trained_on, len(first.train.labels)
-        ({3: 'd', 4: 'e'}, ('a', 'b', 'c'), 9)
+        ({3: 'd', 4: 'e'}, ('a', 'b', 'c'), 12)
     """
     parts = _classes(dataset.labels, settings, index)
     trained, of_train = np.unique(dataset.labels[parts.train], return_inverse=True)
@@ -143,16 +189,28 @@ def split(
     else:
         seen = take(labelled, _evenly(held, settings)) if held.size else None
     shown = _evenly(parts.unseen, settings)
+    if seen is None and not shown.size:
+        raise ValueError(
+            "Expected images to test on, got classes with too few images to hold two "
+            f"of one out by --held-out {settings.held_out:g}; set classes aside by "
+            "--test-classes, or give more images."
+        )
     unseen = take(dataset, shown) if shown.size else None
-    calibration = take(dataset, parts.calibration) if parts.calibration.size else None
+    calibration = None
+    if parts.calibration.size:
+        calibration = _leave(dataset, parts.calibration)
+        _check_calibrates(calibration.labels, settings)
     return Split(
-        train=take(labelled, kept),
+        train=_leave(labelled, kept),
         seen=seen,
         unseen=unseen,
         calibration=calibration,
         watched=_watched(settings, seen, unseen, own_test),
         trained_on=tuple(dataset.names[c] for c in trained),
         names={int(c): dataset.names[c] for c in np.unique(dataset.labels[shown])},
+        calibrated_on=tuple(
+            dataset.names[c] for c in np.unique(dataset.labels[parts.calibration])
+        ),
     )
 
 
@@ -188,7 +246,7 @@ def _classes(labels: np.ndarray, settings: Settings, index: int) -> _Classes:
             f"splits of {settings.test_classes} test, {settings.validation_classes} "
             f"validation and {settings.calibration_classes} calibration classes, got "
             f"{len(present)} classes in all; lower --test-classes, "
-            "--validation-classes or --calibration-classes."
+            f"--validation-classes or --calibration-classes{_instead(len(present))}."
         )
     test = _test_classes(present, settings, index)
     parts = data.split_by_class(labels, test=test, validation=aside, seed=index)
@@ -198,6 +256,34 @@ def _classes(labels: np.ndarray, settings: Settings, index: int) -> _Classes:
     calibrated = np.isin(labels, rest[settings.validation_classes :])
     unseen = np.flatnonzero(validated) if settings.validation_classes else parts.test
     return _Classes(parts.train, unseen, np.flatnonzero(calibrated))
+
+
+def _instead(classes: int) -> str:
+    """Flags that so many classes can serve."""
+    if classes < 4:
+        return ", or test on images held out by --test-classes 0"
+    return f"; --test-classes {max(2, classes // 4)} --splits 1 would do"
+
+
+def _check_calibrates(labels: np.ndarray, settings: Settings) -> None:
+    """Raise if these classes cannot show the false accept rate: before training."""
+    sizes = np.bincount(labels)
+    impostors = (len(labels) ** 2 - int(np.square(sizes).sum())) // 2
+    needed = _intervals.needed_pairs(settings.far, _CONFIDENCE)
+    if impostors < needed:
+        shown = _intervals.lowest_far(max(impostors, 1), _CONFIDENCE)
+        raise ValueError(
+            f"Expected at least {needed} pairs of two calibration classes for a false "
+            f"accept rate of {settings.far:g}, got {impostors} of "
+            f"{settings.calibration_classes} classes; give more "
+            f"--calibration-classes, or --far {_rounded_up(shown):g}."
+        )
+
+
+def _rounded_up(rate: float) -> float:
+    """The next rate of one digit that counts, below 1."""
+    unit = 10.0 ** math.floor(math.log10(rate))
+    return min(math.ceil(rate / unit) * unit, 0.9)
 
 
 def _test_classes(present: np.ndarray, settings: Settings, index: int) -> list[int]:
@@ -220,7 +306,27 @@ def _held_out(
     if not settings.held_out:
         return np.flatnonzero(known), np.empty(0, int)
     held = data.hold_out(dataset.labels, fraction=settings.held_out)
-    return held.train, held.held_out
+    return _held_in_pairs(dataset.labels, held, only_test=not settings.test_classes)
+
+
+def _held_in_pairs(
+    labels: np.ndarray, held: data.HoldOut, *, only_test: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """No image is held out as the only one of its class, which would make no pair.
+
+    It is trained on instead; if there is no other test, a second one joins it, where
+    two are left to train on.
+    """
+    aside = np.zeros(len(labels), bool)
+    aside[held.held_out] = True
+    counts = np.bincount(labels[held.held_out])
+    for label in np.flatnonzero(counts == 1):
+        rows = np.flatnonzero(labels == label)
+        if only_test and len(rows) >= 4:
+            aside[rows[~aside[rows]][-1]] = True
+        else:
+            aside[rows] = False
+    return np.flatnonzero(~aside & (labels >= 0)), np.flatnonzero(aside)
 
 
 def _held_out_groups(

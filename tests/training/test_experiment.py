@@ -1,3 +1,5 @@
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,13 @@ from metricjax.training.settings import BatchSettings, ClassSettings, Settings
 from metricjax.training.splits import Examples
 
 KEY = jax.random.key(0)
-FLAT = {"encoder": "mlp", "width": 1, "dim": 3, "symmetries": 1, "augmentation": 0.0}
+FLAT: dict[str, Any] = {
+    "encoder": "mlp",
+    "width": 1,
+    "dim": 3,
+    "symmetries": 1,
+    "augmentation": 0.0,
+}
 
 
 @pytest.fixture
@@ -61,7 +69,7 @@ def test_parts_may_learn_at_rates_of_their_own():
     params = {"encoder": jnp.ones(2), "proxies": jnp.ones(2)}
     optimizer = optimizers.adamw(settings, rates={"proxies": 10.0})
     gradient = jax.tree.map(jnp.ones_like, params)
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    updates: Any = optimizer.update(gradient, optimizer.init(params), params)[0]
     ratio = updates["proxies"] / updates["encoder"]
     np.testing.assert_allclose(ratio, 10.0, rtol=1e-6)
 
@@ -86,7 +94,7 @@ def test_frozen_layers_stay_to_the_bit_and_the_rest_learns(examples):
 
 
 def test_images_of_another_size_are_resampled_to_that_of_the_input():
-    settings = Settings(**FLAT | {"augmentation": 1.0}, input_size=6)
+    settings = Settings(**{**FLAT, "augmentation": 1.0, "input_size": 6})
     model = experiment.encoder(settings, (9, 9, 1))
     params, state = model.init(KEY)
     images = jnp.ones((2, 9, 9, 1))

@@ -91,13 +91,14 @@ def test_splits_draw_their_own_classes_where_there_are_too_few(dataset):
 
 def test_calibration_classes_neither_train_nor_test(dataset):
     whole = split(dataset, Settings(), 0)
-    part = split(dataset, Settings(calibration_classes=2), 0)
+    part = split(dataset, Settings(calibration_classes=2, far=0.1), 0)
     assert part.names == whole.names
     assert len(part.trained_on) == 5
     sets = (part.train, part.seen, part.unseen, part.calibration)
     found = [numbers(examples) for examples in sets]
     assert len(set.union(*found)) == sum(map(len, found)) == 120
-    tuned = split(dataset, Settings(calibration_classes=2, validation_classes=2), 0)
+    both = Settings(calibration_classes=2, validation_classes=2, far=0.1)
+    tuned = split(dataset, both, 0)
     assert len(numbers(tuned.calibration)) == len(numbers(tuned.unseen)) == 24
     assert not numbers(tuned.unseen) & (numbers(whole.unseen) | numbers(tuned.train))
 
@@ -135,3 +136,47 @@ def test_groups_are_left_out_whole(dataset):
         split(dataset, dataclasses.replace(settings, groups="nobody"), 0)
     with pytest.raises(ValueError, match="lower --test-groups"):
         split(dataset, dataclasses.replace(settings, test_groups=6), 0)
+
+
+@pytest.mark.parametrize(
+    ("images", "test_classes", "held"), [(5, 2, 0), (5, 0, 2), (3, 2, 0), (12, 2, 2)]
+)
+def test_no_image_is_held_out_alone(rng, images, test_classes, held):
+    labels = np.repeat(np.arange(6), images).astype(np.int32)
+    pixels = rng.integers(0, 256, (6 * images, 2, 2, 1), dtype=np.uint8)
+    few = data.Dataset(pixels, labels, tuple("abcdef"))
+    settings = Settings(test_classes=test_classes, splits=1)
+    part = split(few, settings)
+    kept = np.bincount(part.train.labels)
+    assert kept.tolist() == [images - held] * (6 - test_classes)
+    if held:
+        assert np.bincount(part.seen.labels).tolist() == [held] * (6 - test_classes)
+    else:
+        assert part.seen is None
+
+
+def test_splits_are_the_same_each_time_and_name_every_part(dataset):
+    settings = Settings(calibration_classes=2, far=0.1)
+    for index in range(3):
+        first, again = (split(dataset, settings, index) for _ in range(2))
+        names = [set(first.trained_on), set(first.calibrated_on)]
+        names.append(set(first.names.values()))
+        assert set.union(*names) == set("abcdefghij")
+        assert sum(map(len, names)) == 10
+        assert first.calibrated_on == again.calibrated_on
+        np.testing.assert_array_equal(first.train.images, again.train.images)
+        found = {"abcdefghij"[label] for label in first.calibration.labels}
+        assert found == set(first.calibrated_on)
+
+
+def test_classes_too_few_to_show_a_rate_are_refused_before_training(dataset):
+    with pytest.raises(ValueError, match="at least 299 .* got 144 .* or --far 0.03"):
+        split(dataset, Settings(calibration_classes=2))
+    split(dataset, Settings(calibration_classes=2, far=0.03))
+
+
+def test_a_split_that_would_be_tested_on_nothing_is_refused(rng):
+    labels = np.repeat(np.arange(6), 3).astype(np.int32)
+    few = data.Dataset(np.zeros((18, 2, 2, 1), np.uint8), labels, tuple("abcdef"))
+    with pytest.raises(ValueError, match="Expected images to test on"):
+        split(few, Settings(test_classes=0))
