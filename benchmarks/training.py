@@ -32,24 +32,38 @@ def record(name: str, flags: Sequence[str]) -> dict[str, Any]:
     start = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True)
     seconds = time.perf_counter() - start
+    # A run that was continued has no wall time of its own.
+    return write(name, flags, out, seconds=round(seconds, 1) if fresh else None)
+
+
+def write(
+    name: str, flags: Sequence[str], out: Path, *, seconds: float | None
+) -> dict[str, Any]:
+    """Write the record of a finished run's folder."""
     config = json.loads((out / "config.json").read_text())
     found = {
         "command": shlex.join(["python", "train.py", *_without_paths(flags)]),
         "recipe": config["recipe"],
         "steps": config["settings"]["steps"],
-        # A run that was continued has no wall time of its own.
-        "seconds": round(seconds, 1) if fresh else None,
+        "seconds": seconds,
         "machine": harness.machine(),
-        "splits": json.loads((out / "results.json").read_text()),
+        "splits": [
+            _brief(split) for split in json.loads((out / "results.json").read_text())
+        ],
     }
-    for split in found["splits"]:
-        split.pop("trained_on", None)
-        if len(split["unseen_classes"]) > 20:
-            split["unseen_classes"] = len(split["unseen_classes"])
     RECORDS.mkdir(parents=True, exist_ok=True)
     path = RECORDS / f"{name}.json"
     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
+
+
+def _brief(split: dict[str, Any]) -> dict[str, Any]:
+    """A split's result without its lists of names."""
+    kept = {"split", "unseen_classes", "unseen", "seen", "further", "threshold"}
+    brief = {key: value for key, value in split.items() if key in kept}
+    if len(brief["unseen_classes"]) > 20:
+        brief["unseen_classes"] = len(brief["unseen_classes"])
+    return brief
 
 
 def _without_paths(flags: Sequence[str]) -> list[str]:
