@@ -71,7 +71,6 @@ def test_every_recipe_has_a_tiny_run_here():
 def test_every_recipe_trains_and_measures_on_the_digits(recipe, tmp_path, monkeypatch):
     for name in ("draw", "draw_examples"):
         monkeypatch.setattr(pictures, name, lambda *_, **__: None)
-    monkeypatch.setattr(pictures, "draw_examples", lambda *_, **__: None)
     monkeypatch.setattr(train, "leave_bundles", lambda *_: None)
     assert train.main(command(recipe, tmp_path, steps=2, every=2)) == 0
     result = json.loads((tmp_path / "results.json").read_text())[0]
