@@ -6,8 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
 
 from metricjax import encoders, gallery, samplers, similarities
+from metricjax.metrics import health
 from metricjax.training import evaluate, inputs, measures, pictures, step
 from metricjax.training._plan import Plan, Trained, key
 from metricjax.training._worst import worst_pairs
@@ -15,6 +17,17 @@ from metricjax.training.experiment import Experiment
 from metricjax.training.splits import Examples, Split
 
 _SHOWN = 6
+
+
+def watched(
+    experiment: Experiment, embeddings: np.ndarray, labels: np.ndarray, console: Console
+) -> dict[str, float]:
+    """What is measured during training; says so if the embeddings have collapsed."""
+    warning = health.collapse_warning(embeddings)
+    if warning is not None:
+        console.print(warning, style="yellow", soft_wrap=True)
+    found = evaluate.scores(embeddings, labels, similarity=experiment.similarity)
+    return {**found, "effective_rank": float(health.effective_rank(embeddings))}
 
 
 def calibrated(plan: Plan, part: Split, trained: Trained) -> gallery.Calibration | None:

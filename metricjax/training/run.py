@@ -304,11 +304,8 @@ def _fit(
 
     def score(state: State) -> dict[str, float]:
         assert watched is not None
-        return evaluate.scores(
-            embedded(state, watched),
-            watched.labels,
-            similarity=plan.experiment.similarity,
-        )
+        x = embedded(state, watched)
+        return _outcome.watched(plan.experiment, x, watched.labels, console)
 
     return loop.fit(
         plan.experiment.step,

@@ -4,14 +4,6 @@ Command:
 
     python train.py --recipe triplet
 
-Measured on 5,000 MNIST digits, trained on 7 of them and tested on the other 3, mean of
-3 splits, seed 0, one look (about 70 CPU seconds in all on two cores):
-
-| classes never seen | Recall@1 | R-precision | MAP@R | EER | AUC |
-|---|---|---|---|---|---|
-| raw pixels | 0.983 | 0.581 | 0.482 | 0.342 | 0.716 |
-| trained | 0.985 | 0.819 | 0.781 | 0.167 | 0.911 |
-
 The margin and the fallback are those of TensorFlow's loss. Public examples train it on
 the 784-128-128-64 net, which `--encoder mlp --dim 64` gives. On validation classes that
 net stayed below raw pixels (MAP@R 0.43 against 0.49), the plain convolutional net
