@@ -185,10 +185,17 @@ def split(
     labelled.labels[parts.train] = of_train
     kept, held = _held_out(labelled, settings, index)
     if own_test is not None:
-        seen = take(own_test, _evenly(np.arange(len(own_test.labels)), settings))
+        seen = take(
+            own_test,
+            _evenly(np.arange(len(own_test.labels)), own_test.labels, settings),
+        )
     else:
-        seen = take(labelled, _evenly(held, settings)) if held.size else None
-    shown = _evenly(parts.unseen, settings)
+        seen = (
+            take(labelled, _evenly(held, labelled.labels, settings))
+            if held.size
+            else None
+        )
+    shown = _evenly(parts.unseen, dataset.labels, settings)
     if seen is None and not shown.size:
         raise ValueError(
             "Expected images to test on, got classes with too few images to hold two "
@@ -358,12 +365,22 @@ def _held_out_groups(
     return np.flatnonzero(train), np.flatnonzero(tested)
 
 
-def _evenly(rows: np.ndarray, settings: Settings) -> np.ndarray:
-    """At most so many rows as are to be evaluated."""
+def _evenly(rows: np.ndarray, labels: np.ndarray, settings: Settings) -> np.ndarray:
+    """At most so many rows as are to be evaluated.
+
+    Evenly spread over the rows; but where that would leave hardly two of a class, all
+    rows of some classes, evenly spread over the classes: else no pair would be left.
+    """
     count = settings.evaluated_images
     if len(rows) <= count:
         return rows
-    return rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+    classes, sizes = np.unique(labels[rows], return_counts=True)
+    if count >= 4 * len(classes):
+        return rows[np.linspace(0, len(rows) - 1, count).astype(int)]
+    # As many classes as fit, if all were of the largest size.
+    chosen = max(2, count // int(sizes.max()))
+    places = np.linspace(0, len(classes) - 1, min(chosen, len(classes))).astype(int)
+    return rows[np.isin(labels[rows], classes[places])]
 
 
 def _load(

@@ -67,9 +67,17 @@ def test_validation_classes_come_out_of_the_training_classes(dataset):
     assert not everything & numbers(whole.unseen)
 
 
+def test_of_many_classes_whole_ones_are_evaluated(dataset):
+    part = split(dataset, Settings(test_classes=6, splits=1, evaluated_images=20), 0)
+    # One of each 3.6 images would leave classes with hardly a pair.
+    assert numbers(part.seen) | numbers(part.train) == set(range(48))
+    assert np.bincount(part.unseen.labels).tolist() == [0, 0, 0, 0, 12, 0, 0, 0, 0, 12]
+
+
 def test_large_sets_are_evaluated_in_part(dataset):
-    part = split(dataset, Settings(evaluated_images=9), 0)
-    assert len(part.unseen.labels) == len(part.seen.labels) == 9
+    part = split(dataset, Settings(evaluated_images=28), 0)
+    assert len(part.unseen.labels) == 28
+    assert len(part.seen.labels) == 14
     assert set(part.unseen.labels.tolist()) == {7, 8, 9}
 
 
