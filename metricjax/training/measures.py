@@ -175,14 +175,15 @@ def few_shot(
         classify: as in `metricjax.metrics.fewshot`; cosine by default.
 
     Returns:
-        The accuracy; nothing if there are too few classes.
+        The accuracy; nothing if no group has so many classes.
 
     Example:
         >>> x = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 2, 2]]
         >>> few_shot(x, np.array([0, 0, 1, 1, 2, 2]), ways=3)
         {'3-way one-shot accuracy': 1.0}
     """
-    if len(np.unique(labels)) < ways:
+    groups = np.zeros_like(labels) if groups is None else groups
+    if max(len(np.unique(labels[groups == group])) for group in set(groups)) < ways:
         return {}
     drawn = fewshot.sample_episodes(
         labels, ways=ways, shots=1, episodes=episodes, seed=0, groups=groups
