@@ -44,6 +44,10 @@ class Options:
     data_dir: Path | None = None
     """Folder of raw data files; METRICJAX_DATA_DIR by default."""
 
+    devices: int = 1
+    """Divide each batch among so many devices; 0 for all that there are. A run may
+    continue on another number of them."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code."""
@@ -68,6 +72,7 @@ def command(arguments: Sequence[str]) -> int:
             options.settings,
             out=options.out or Path("runs", options.recipe),
             data_dir=options.data_dir,
+            devices=options.devices,
             console=console,
         )
     except (ValueError, TypeError, OSError, ImportError) as error:

@@ -7,14 +7,72 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from metricjax import _blocks, _checks, encoders
 
-__all__ = ["grad_cache"]
+__all__ = ["compute_in", "grad_cache"]
 
 Tree = Any
 Step = Callable[[Any, tuple[Any, Any]], tuple[Any, Any]]
+
+
+def compute_in(apply: encoders.Apply, dtype: DTypeLike) -> encoders.Apply:
+    """Mixed precision: an encoder that computes in bfloat16, say, and gives float32.
+
+    Parameters and images are rounded on the way in, embeddings are float32 on the way
+    out, so that distances and losses keep their precision. The parameters themselves,
+    their gradients and the optimiser stay as they were, and so does the encoder's
+    state: the running means of batch norm move by less than bfloat16 can tell.
+
+    Args:
+        apply: see `encoders.Apply`; its layers compute in the dtype of what they are
+            given, as those of Flax do by default.
+        dtype: a floating dtype. Static.
+
+    Returns:
+        A function of the same arguments and results as `apply`.
+
+    Raises:
+        TypeError: if `dtype` is not floating.
+
+    Example:
+        >>> def apply(params, state, images, *, train, key=None):
+        ...     return images @ params, state
+        >>> coarse = compute_in(apply, jnp.bfloat16)
+        >>> x = coarse(jnp.ones((2, 1)), {}, jnp.full((1, 2), 0.501), train=False)[0]
+        >>> x.dtype.name, x.tolist()
+        ('float32', [[1.0]])
+
+    References:
+        Micikevicius et al., "Mixed Precision Training", ICLR 2018, arXiv:1710.03740,
+        section 3.1.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"Expected `dtype` to be floating, got {jnp.dtype(dtype)}; pass "
+            "jax.numpy.bfloat16."
+        )
+
+    def lowered(
+        params: Tree,
+        state: Tree,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Tree]:
+        coarse = jax.tree.map(lambda x: _cast(x, dtype), params)
+        images = encoders.as_float(images).astype(dtype)
+        embeddings, after = apply(coarse, state, images, train=train, key=key)
+        after = jax.tree.map(lambda new, old: _cast(new, old.dtype), after, state)
+        return embeddings.astype(jnp.float32), after
+
+    return lowered
+
+
+def _cast(x: Array, dtype: DTypeLike) -> Array:
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def grad_cache(

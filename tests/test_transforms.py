@@ -246,3 +246,36 @@ def test_gradients_in_shard_map_are_those_of_the_batch(params, images, inside, u
     )
     run = jax.jit(shard if inside else jax.grad(shard))
     assert_close(run(params, images, labels), expected)
+
+
+def test_a_coarse_encoder_rounds_on_the_way_in_and_keeps_its_state_fine(rng, key):
+    params = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32)
+    images = rng.random((4, 6), np.float32)
+    state = {"mean": jnp.full(3, 1.001), "calls": jnp.zeros((), jnp.int32)}
+
+    def apply(params, state, images, *, train, key=None):
+        assert params.dtype == images.dtype == jnp.bfloat16
+        assert state["mean"].dtype == jnp.float32
+        x = jnp.matmul(images, params, preferred_element_type=jnp.float32)
+        mean = 0.999 * state["mean"] + 0.001 * jnp.mean(x, 0)
+        return x, {"mean": mean, "calls": state["calls"] + 1}
+
+    coarse = transforms.compute_in(apply, jnp.bfloat16)
+    x, after = coarse(params, state, images, train=True, key=key)
+    rounded = [np.asarray(a).astype(jnp.bfloat16) for a in (images, params)]
+    product = np.matmul(*(a.astype(np.float64) for a in rounded))
+    np.testing.assert_allclose(x, product, rtol=1e-5, atol=1e-6)
+    mean = 0.999 * 1.001 + 0.001 * product.mean(0)
+    np.testing.assert_allclose(after["mean"], mean, rtol=1e-6)
+    assert (after["calls"], after["mean"].dtype) == (1, jnp.float32)
+    slopes = jax.grad(lambda p: jnp.sum(coarse(p, state, images, train=True)[0]))(
+        params
+    )
+    expected = np.repeat(rounded[0].astype(np.float64).sum(0)[:, None], 3, 1)
+    assert slopes.dtype == jnp.float32
+    np.testing.assert_allclose(slopes, expected, rtol=2**-8)
+
+
+def test_an_encoder_computes_in_a_floating_dtype_only():
+    with pytest.raises(TypeError, match="Expected `dtype` to be floating, got int32"):
+        transforms.compute_in(dropout, jnp.int32)

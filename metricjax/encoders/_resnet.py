@@ -55,7 +55,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: Array) -> Array:
         """Embeddings `[batch, dim]` of images `[batch, height, width, channels]`."""
-        x = nnx.relu(self.stem_norm(self.stem(images)))
+        x = nnx.relu(_normed(self.stem_norm, self.stem(images)))
         x = self.block3(self.block2(self.block1(x)))
         x = self.embedding(x.reshape(x.shape[0], -1))
         return self.embedding_norm(x)
@@ -82,18 +82,21 @@ class Residual(nnx.Module):
 
     def __call__(self, x: Array) -> Array:
         """Feature maps `[batch, height, width, outputs]`."""
-        y = nnx.relu(self.norm1(self.conv1(x)))
-        y = self.norm2(self.conv2(y))
-        return nnx.relu(y + self.shortcut_norm(self.shortcut(self._pool(x))))
+        y = nnx.relu(_normed(self.norm1, self.conv1(x)))
+        y = _normed(self.norm2, self.conv2(y))
+        shortcut = self.shortcut(self._pool(x))
+        return nnx.relu(y + _normed(self.shortcut_norm, shortcut))
 
     def _pool(self, x: Array) -> Array:
         if self.stride == 1:
             return x
         window = (self.stride, self.stride)
         # Windows that stick out average only the pixels that exist.
-        return nnx.avg_pool(
+        pooled = nnx.avg_pool(
             x, window, strides=window, padding="SAME", count_include_pad=False
         )
+        # They are counted in float32.
+        return pooled.astype(x.dtype)
 
 
 def _conv(
@@ -114,3 +117,8 @@ def _conv(
 def _norm(channels: int, rngs: nnx.Rngs) -> nnx.BatchNorm:
     # Statistics of about the last 20 steps: short runs are evaluated too.
     return nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
+
+
+def _normed(norm: nnx.BatchNorm, x: Array) -> Array:
+    # Its statistics are float32, and a bfloat16 net would go on in float32 after it.
+    return norm(x).astype(x.dtype)

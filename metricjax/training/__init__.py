@@ -1,8 +1,8 @@
 """Training: state, step, loop, checkpoints, evaluation, recipes and reports.
 
 For a loop of your own, `step.make_step` and `state.init` are all that is needed;
-`loop.fit` adds progress, logs, checkpoints and exact resume; `run` does what
-`train.py` does. The modules are imported when first used.
+`loop.fit` adds progress, logs, checkpoints and exact resume, `parallel` many devices;
+`run` does what `train.py` does. The modules are imported when first used.
 """
 
 import importlib
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         loop,
         measures,
         optimizers,
+        parallel,
         pictures,
         recipes,
         report,
@@ -43,6 +44,7 @@ __all__ = [
     "loop",
     "measures",
     "optimizers",
+    "parallel",
     "pictures",
     "recipes",
     "report",

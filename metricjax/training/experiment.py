@@ -11,10 +11,17 @@ from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
-from metricjax import encoders, heads, numerics, similarities
+from metricjax import encoders, heads, numerics, similarities, transforms
 from metricjax.data import augment
 from metricjax.reductions import Terms, mean
-from metricjax.training import finetune, inputs, optimizers, state, step
+from metricjax.training import (
+    _encoding,
+    finetune,
+    inputs,
+    optimizers,
+    state,
+    step,
+)
 from metricjax.training.evaluate import Similarity
 from metricjax.training.settings import ClassSettings, PairSettings, Settings
 
@@ -320,7 +327,8 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     """The encoder that the settings name.
 
     Args:
-        settings: its `encoder`, `width`, `dim` and `input_size` are used.
+        settings: its `encoder`, `width`, `dim` and `input_size` are used, and what
+            it says of `content`, `compute`, `freeze` and `chunk`.
         image_shape: `(height, width, channels)` of the data.
 
     Returns:
@@ -349,12 +357,16 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     }
     model = encoders.deferred(builders[settings.encoder])
     apply = model.apply
+    if settings.compute != "float32":
+        apply = transforms.compute_in(apply, settings.compute)
     if size is not None:
         apply = resampling(apply, size)
     if settings.content == "vectors":
-        apply = _of_counts(apply)
+        apply = _encoding.of_counts(apply)
     if settings.freeze:
         apply = finetune.frozen_encoder(apply, _frozen(settings))
+    if settings.chunk is not None:
+        apply = _encoding.in_chunks(apply, settings.chunk)
     return model._replace(apply=apply)
 
 
@@ -373,24 +385,6 @@ def _koch(
         paper_init=False,
         rngs=rngs,
     )
-
-
-def _of_counts(apply: encoders.Apply) -> encoders.Apply:
-    """An encoder of counts, given as bytes: logarithms, of a common length."""
-
-    def scaled(
-        params: Any,
-        state: Any,
-        images: ArrayLike,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[Array, Any]:
-        x = jnp.log1p(255.0 * encoders.as_float(images))
-        x = numerics.l2_normalize(x) * x.shape[1] ** 0.5
-        return apply(params, state, x, train=train, key=key)
-
-    return scaled
 
 
 def resampling(apply: encoders.Apply, size: int) -> encoders.Apply:

@@ -36,6 +36,7 @@ from metricjax.training import (
     folder,
     inputs,
     loop,
+    parallel,
     recipes,
     report,
     splits,
@@ -59,6 +60,7 @@ def prepare(
     *,
     out: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
+    devices: int = 1,
     console: Console | None = None,
 ) -> Plan:
     """Read the data, divide them and open the run's folder; train nothing yet.
@@ -70,6 +72,8 @@ def prepare(
         settings: its settings.
         out: the run's folder; see `folder.open_run`.
         data_dir: the folder of raw data files; see `metricjax.data.load`.
+        devices: each batch is divided among so many, 0 for all that there are; a run
+            may go on with another number.
         console: where to report; a `rich` console on standard output if None.
 
     Returns:
@@ -97,7 +101,13 @@ def prepare(
     experiment = recipe.build(settings, shape, classes)
     _check_batch(settings, classes)
     # Drawn once here, so that a batch that cannot be made is refused before training.
-    experiment.batches(parts[0].train, _plan.seed(settings, 0))(0)
+    batch = experiment.batches(parts[0].train, _plan.seed(settings, 0))(0)
+    if devices != 1:
+        mesh = parallel.make_mesh(devices)
+        parallel.place(batch, mesh)
+        experiment = experiment._replace(
+            step=parallel.data_parallel(experiment.step, mesh)
+        )
     name = recipe.__name__.rpartition(".")[2]
     facts = {"image_shape": shape, "classes": classes}
     facts["images"] = len(parts[0].train.images)
@@ -240,11 +250,12 @@ def _train_split(
     )
 
     def embedded(state: State, examples: Examples) -> np.ndarray:
+        state = parallel.local(state)
         return embed(state.params["encoder"], state.model_state, examples.images)
 
     state = _started(plan, index)
     before = embedded(state, part.tested)
-    state = _fit(plan, index, state, embedded, console)
+    state = parallel.local(_fit(plan, index, state, embedded, console))
     after = {
         name: (examples, embedded(state, examples))
         for name, examples in (("unseen", part.unseen), ("seen", part.seen))

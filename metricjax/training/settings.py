@@ -112,6 +112,14 @@ class Settings:
     """Patterns of paths of the encoder's parameters that stay as they are; a pattern
     that begins with ! takes back what others chose."""
 
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision inside the encoder; parameters, embeddings and losses are float32."""
+
+    chunk: int | None = None
+    """Train with the memory of so many images at a time, by GradCache: the gradient is
+    that of the whole batch, for one more pass. Batch norm sees a chunk, not the batch,
+    and dropout draws anew."""
+
     steps: int = 400
     """Training steps of a split."""
 
@@ -133,6 +141,8 @@ class Settings:
             *("splits", "evaluated_images", "width", "dim"),
             *("steps", "learning_rate", "evaluate_every"),
         )
+        if self.chunk is not None:
+            check_positive(self, "chunk")
         if not 0.0 <= self.held_out < 1.0:
             raise ValueError(
                 f"Expected held_out in [0, 1), got {self.held_out}; 0.2 keeps a fifth "

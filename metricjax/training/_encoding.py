@@ -1,0 +1,45 @@
+"""Encoders made of others: of counts, and a part of the batch at a time."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from metricjax import encoders, numerics, transforms
+
+
+def of_counts(apply: encoders.Apply) -> encoders.Apply:
+    """An encoder of counts, given as bytes: logarithms, of a common length."""
+
+    def scaled(
+        params: Any,
+        state: Any,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Any]:
+        x = jnp.log1p(255.0 * encoders.as_float(images))
+        x = numerics.l2_normalize(x) * x.shape[1] ** 0.5
+        return apply(params, state, x, train=train, key=key)
+
+    return scaled
+
+
+def in_chunks(apply: encoders.Apply, chunk: int) -> encoders.Apply:
+    """An encoder that trains by GradCache; evaluation stores nothing anyway."""
+    cached = transforms.grad_cache(apply, chunk=chunk)
+
+    def chunked(
+        params: Any,
+        state: Any,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Any]:
+        chosen = cached if train else apply
+        return chosen(params, state, images, train=train, key=key)
+
+    return chunked
