@@ -81,29 +81,47 @@ def _without_paths(flags: Sequence[str]) -> list[str]:
 
 
 def table() -> str:
-    """All records as Markdown: the classes never seen, or the accuracy of seen ones."""
-    rows = [
-        "| command | s | Recall@1 | MAP@R | EER | further |",
-        "|---|---:|---:|---:|---:|---|",
+    """All records as Markdown: the digits in tables, the other data sets as a list."""
+    records = {path.stem: json.loads(path.read_text()) for path in _paths()}
+    digits = {k: v for k, v in records.items() if k.startswith("digits-")}
+    is_open = {k: "unseen" in v["splits"][0] for k, v in digits.items()}
+    lines = ["| digits never seen | Recall@1 | MAP@R | EER |", "|---|---:|---:|---:|"]
+    rows = [_open_row(v) for k, v in digits.items() if is_open[k]]
+    lines += sorted(rows, key=lambda row: row.split("|")[3], reverse=True)
+    lines += ["", "| other images of the same digits | accuracy |", "|---|---|"]
+    lines += [
+        f"| `{v['recipe']}` | {_further(v)} |"
+        for k, v in digits.items()
+        if not is_open[k]
     ]
-    for path in sorted(RECORDS.glob("*.json")):
-        rows.append(_row(json.loads(path.read_text())))
-    return "\n".join(rows)
+    for name in sorted(records.keys() - digits.keys()):
+        lines += ["", f"`{records[name]['command']}`: {_further(records[name])}"]
+    return "\n".join(lines)
 
 
-def _row(found: dict[str, Any]) -> str:
-    splits = found["splits"]
-    part = "unseen" if "unseen" in splits[0] else "seen"
+def _paths() -> list[Path]:
+    return sorted(RECORDS.glob("*.json"))
+
+
+def _open_row(found: dict[str, Any]) -> str:
     cells = [
-        _spread([split[part]["trained"][name] for split in splits])
+        _spread([split["unseen"]["trained"][name] for split in found["splits"]])
         for name in ("recall_at_1", "map_at_r", "eer")
     ]
-    further = "; ".join(
-        f"{name} {_spread([split['further'][name] for split in splits])}"
-        for name in splits[0].get("further", {})
-    )
-    seconds = "" if found["seconds"] is None else f"{found['seconds']:.0f}"
-    return f"| `{found['command']}` | {seconds} | {' | '.join(cells)} | {further} |"
+    return f"| `{found['recipe']}` | {' | '.join(cells)} |"
+
+
+def _further(found: dict[str, Any]) -> str:
+    """What else was measured, with mean and standard deviation over the splits."""
+    splits = found["splits"]
+    parts = {
+        name: [split["further"][name] for split in splits]
+        for name in splits[0]["further"]
+    }
+    if "unseen" in splits[0]:
+        values = [split["unseen"]["trained"]["eer"] for split in splits]
+        parts = {"equal error rate": values, **parts}
+    return "; ".join(f"{name} {_spread(values)}" for name, values in parts.items())
 
 
 def _spread(values: Sequence[float]) -> str:

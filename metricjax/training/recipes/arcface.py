@@ -9,6 +9,10 @@ trained on 4 digits and tested on 3 others that no test split of theirs contains
 eight symmetries gave MAP@R 0.686, four gave 0.64 and none 0.50; stronger augmentation
 and 400 steps instead of 200 gave 0.748; width, margin and scale mattered little.
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.989 (raw pixels 0.983),
+MAP@R 0.797 (raw pixels 0.482), EER 0.151 (raw pixels 0.342) (44 s in all, on two
+cores).
+
 References:
     Deng et al., "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
     CVPR 2019, arXiv:1801.07698. Rotated classes as new classes: Santoro et al.,

@@ -8,6 +8,10 @@ The digits that it is tested on are never trained on; `--test-classes 0` trains 
 classes and adds the accuracy on held-out images. For two-dimensional embeddings of ten
 classes the margin must stay below 0.191, half the gap of neighbours on the circle.
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.990 (raw pixels 0.983),
+MAP@R 0.786 (raw pixels 0.482), EER 0.155 (raw pixels 0.342) (64 s in all, on two cores
+with other work beside it).
+
 References:
     Wang et al., "CosFace: Large Margin Cosine Loss for Deep Face Recognition", CVPR
     2018, arXiv:1801.09414, eq. 4.

@@ -6,6 +6,10 @@ Command:
 
 The paper's scales and mining.
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.984 (raw pixels 0.983),
+MAP@R 0.713 (raw pixels 0.482), EER 0.184 (raw pixels 0.342) (86 s in all, on two cores
+with other work beside it).
+
 References:
     Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric
     Learning", CVPR 2019, arXiv:1904.06627, eq. 15.

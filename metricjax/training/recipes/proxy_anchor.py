@@ -6,6 +6,10 @@ Command:
 
 Proxies learn faster than the encoder, as in the paper.
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.980 (raw pixels 0.983),
+MAP@R 0.575 (raw pixels 0.482), EER 0.281 (raw pixels 0.342) (55 s in all, on two cores
+with other work beside it).
+
 References:
     Kim et al., "Proxy Anchor Loss for Deep Metric Learning", CVPR 2020,
     arXiv:2003.13911, eq. 4.

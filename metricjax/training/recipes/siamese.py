@@ -17,6 +17,11 @@ does not give the rates that its search found; those here are its range's middle
     python train.py --recipe siamese --data omniglot --groups alphabet --width 64 \
         --dim 4096 --optimizer layerwise --test-classes 200 --splits 1 --data-dir DIR
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.980 (raw pixels 0.983),
+MAP@R 0.717 (raw pixels 0.482), EER 0.193 (raw pixels 0.342); pairs told right 0.716,
+pairs told right at the equal error rate 0.719, 3-way one-shot accuracy 0.667 (156 s in
+all, on two cores with other work beside it).
+
 References:
     Koch, Zemel and Salakhutdinov, "Siamese Neural Networks for One-shot Image
     Recognition", ICML Deep Learning Workshop 2015.

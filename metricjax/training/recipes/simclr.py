@@ -7,6 +7,10 @@ Command:
 The loss is on a projection of the embedding, a small network that is thrown away after
 training. Labels serve evaluation alone.
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.964 (raw pixels 0.983),
+MAP@R 0.487 (raw pixels 0.482), EER 0.331 (raw pixels 0.342) (118 s in all, on two cores
+with other work beside it).
+
 References:
     Chen et al., "A Simple Framework for Contrastive Learning of Visual
     Representations", ICML 2020, arXiv:2002.05709, eq. 1.

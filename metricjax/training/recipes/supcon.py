@@ -6,6 +6,10 @@ Command:
 
 The paper's temperature. Larger batches give more negatives: `--batch-classes`.
 
+Measured on digits never seen, mean of 3 splits: Recall@1 0.987 (raw pixels 0.983),
+MAP@R 0.787 (raw pixels 0.482), EER 0.153 (raw pixels 0.342) (67 s in all, on two cores
+with other work beside it).
+
 References:
     Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, arXiv:2004.11362,
     eq. 2.
