@@ -14,8 +14,8 @@ image and with the mean of 15.
 
 Measured, mean and standard deviation of 5 runs of 518,000 images (about 10 minutes each
 on two busy cores), second look at the official runs: error of the official runs 3.7 ±
-0.9 % with one view and 3.1 ± 0.3 % with 15, of tasks within all alphabets 11.59 ± 0.05 %
-and 10.51 ± 0.06 %; Recall@1 among all 13,180 images 0.892 (raw pixels 0.283).
+0.9 % with one view and 3.1 ± 0.3 % with 15, of tasks within all alphabets 11.59 ± 0.05
+% and 10.51 ± 0.06 %; Recall@1 among all 13,180 images 0.892 (raw pixels 0.283).
 
 References:
     Lake, Salakhutdinov and Tenenbaum, "Human-level concept learning through
