@@ -142,6 +142,7 @@ def further(
     part: Split,
     trained: Trained,
     after: Mapping[str, tuple[Examples, np.ndarray]],
+    calibration: gallery.Calibration | None,
 ) -> dict[str, float]:
     """What this kind of split, and this recipe, measure besides."""
     found: dict[str, float] = {}
@@ -154,17 +155,10 @@ def further(
             part.train.labels,
             similarity=plan.experiment.similarity,
         )
-    is_cosine = _is_cosine(plan.experiment)
-    if part.calibration is not None and part.unseen is not None and is_cosine:
+    if calibration is not None and part.unseen is not None:
         examples, embeddings = after["unseen"]
         found |= measures.identified(embeddings, examples.labels)
-        found |= measures.thresholded(
-            trained.embed(part.calibration.images),
-            part.calibration.labels,
-            embeddings,
-            examples.labels,
-            far=plan.settings.far,
-        )
+        found |= measures.thresholded(calibration, embeddings, examples.labels)
     measure = getattr(plan.recipe, "measure", None)
     if measure is not None:
         found |= measure(plan.settings, part, trained, data_dir=plan.data_dir)

@@ -117,38 +117,27 @@ def identified(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def thresholded(
-    calibrated_on: np.ndarray,
-    calibration_labels: np.ndarray,
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    *,
-    far: float,
+    calibration: gallery.Calibration, embeddings: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
     """What the threshold that some classes chose does to others.
 
     Args:
-        calibrated_on: `[m, dim]`, embeddings of classes neither trained nor tested on.
-        calibration_labels: `[m]` int.
+        calibration: from classes neither trained nor tested on.
         embeddings: `[n, dim]`, those of the test.
         labels: `[n]` int.
-        far: the false accept rate wanted.
 
     Returns:
         The false accept and true accept rates of the test.
-
-    Raises:
-        ValueError: if there are too few pairs to show such a rate.
 
     Example:
         >>> rng = np.random.default_rng(0)
         >>> labels = np.repeat(np.arange(20), 5)
         >>> x = rng.normal(size=(20, 8))[labels] + 0.3 * rng.normal(size=(100, 8))
-        >>> sorted(thresholded(x, labels, x, labels, far=0.01))[0]
+        >>> sorted(thresholded(gallery.calibrate(x, labels, far=0.01), x, labels))[0]
         'false accept rate at the threshold calibrated for 0.01'
     """
-    chosen = gallery.calibrate(calibrated_on, calibration_labels, far=far)
-    rates = gallery.rates_at(embeddings, labels, chosen.threshold)
-    where = f"at the threshold calibrated for {far:g}"
+    rates = gallery.rates_at(embeddings, labels, calibration.threshold)
+    where = f"at the threshold calibrated for {calibration.far:g}"
     return {
         f"false accept rate {where}": rates.far,
         f"true accept rate {where}": rates.tar,

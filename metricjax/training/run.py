@@ -278,7 +278,7 @@ def _train_split(
         "calibrated_on": list(part.calibrated_on),
         "unseen_classes": list(part.names.values()),
         **_outcome.measured(plan.experiment, after),
-        "further": _outcome.further(plan, part, trained, after),
+        "further": _outcome.further(plan, part, trained, after, found),
         "threshold": _outcome.threshold(part, tested, found),
         "worst": _outcome.worst(plan, part, tested),
     }

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from metricjax import data, heads, numerics
+from metricjax import data, encoders, heads, numerics
 from metricjax.data import augment, dataset
 from metricjax.metrics import fewshot
 from metricjax.training import (
@@ -205,7 +205,7 @@ def build(
     ) -> tuple[Array, step.Outputs]:
         images, labels, families = batch
         prepare_key, encoder_key = jax.random.split(key)
-        images, labels = prepare(prepare_key, images.astype(jnp.float32) / 255, labels)
+        images, labels = prepare(prepare_key, encoders.as_float(images), labels)
         embeddings, model_state = model.apply(
             params["encoder"], model_state, images, train=True, key=encoder_key
         )
@@ -368,7 +368,8 @@ def _run_error(
     size: int | None,
 ) -> float:
     """The error that papers report: each image answered on its own, mean of runs."""
-    rows = [_unit(embed(_pixels(part, size))) for part in (runs.queries, runs.support)]
+    parts = (runs.queries, runs.support)
+    rows = [numerics.l2_normalize(embed(_pixels(part, size))) for part in parts]
     queries, support = (x.reshape(len(runs.answers), -1, x.shape[-1]) for x in rows)
     scores = np.einsum("rqd,rsd->rqs", queries, support)
     return float(np.mean(fewshot.one_shot_error(scores, runs.answers)))
@@ -379,7 +380,3 @@ def _pixels(ink: np.ndarray, size: int | None) -> np.ndarray:
     images = np.where(ink, 255, 0).astype(np.uint8)
     images = images.reshape(-1, *images.shape[2:], 1)
     return images if size is None else dataset.resized(images, (size, size))
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30)
