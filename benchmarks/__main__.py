@@ -23,7 +23,7 @@ GROWTH = "growth"
 
 
 def main() -> int:
-    """Run the command; 1 if `compare` finds a regression."""
+    """Run the command; 1 if a case fails, or if `compare` finds a regression."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -46,25 +46,34 @@ def main() -> int:
         parser.error(f"no such area: {sorted(unknown)}; there are {AREAS}")
     if GROWTH in words and len(words) > 1:
         parser.error("growth is a run of its own, with a record of its own")
-    measure(words or AREAS, arguments)
-    return 0
+    return measure(words or AREAS, arguments)
 
 
-def measure(areas: list[str], arguments: argparse.Namespace) -> None:
-    """Run the cases of some areas; write and print the record of all figures."""
+def measure(areas: list[str], arguments: argparse.Namespace) -> int:
+    """Run the cases of some areas; write and print the record of all figures.
+
+    Gives 1 if the libraries of a case disagree; such a case is left out of the record.
+    """
     prefix = f"{GROWTH}-" if areas == [GROWTH] else ""
     name = f"{prefix}{time.strftime('%Y-%m-%d-%H%M')}.json"
     path = arguments.out or RESULTS / name
     path.parent.mkdir(parents=True, exist_ok=True)
     record = {"machine": harness.machine(), "cases": {}, "bounds": {}, "units": {}}
+    failed = 0
     for area in areas:
         for index, case in enumerate(cases(area)):
-            if _chosen(case, arguments):
+            if not _chosen(case, arguments):
+                continue
+            try:
                 _add(record, area, index, case, arguments)
-                # After each, so that a long run that is cut short is not lost.
-                path.write_text(json.dumps(record, indent=1) + "\n")
+            except (AssertionError, harness.Stopped) as error:
+                print(f"FAILED: {error}", file=sys.stderr, flush=True)
+                failed = 1
+            # After each, so that a long run that is cut short is not lost.
+            path.write_text(json.dumps(record, indent=1) + "\n")
     print(report.table(record))
     print(f"written to {path}")
+    return failed
 
 
 def _chosen(case: Case, arguments: argparse.Namespace) -> bool:

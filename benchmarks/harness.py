@@ -1,4 +1,4 @@
-"""Runs cases: one process for each contestant, calls interleaved, values compared."""
+"""Runs cases: one process for each contestant, in turns, values compared."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ENVIRONMENT = {
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
 PACKAGES = ["jax", "jaxlib", "numpy", "torch", "pytorch-metric-learning", "faiss-cpu"]
-LEAST_CALLS, MOST_CALLS = 3, 200
+LEAST_TURNS, MOST_TURNS = 3, 100
 
 Answer = dict[str, Any]
 
@@ -70,7 +70,7 @@ def available(contestant: str) -> bool:
 
 
 def run(area: str, index: int, case: Case, seconds: float) -> dict[str, Answer]:
-    """Time one case; each contestant gets at least three calls.
+    """Time one case; each contestant gets at least three turns.
 
     Args:
         area: of the case.
@@ -97,17 +97,17 @@ def run(area: str, index: int, case: Case, seconds: float) -> dict[str, Answer]:
                     raise
                 failed.append(name)
         assert_equal(case, {n: answer["results"] for n, answer in first.items()})
-        calls: dict[str, list[Answer]] = {name: [] for name in first}
+        turns: dict[str, list[Answer]] = {name: [] for name in first}
         end = time.monotonic() + seconds
-        for number in range(MOST_CALLS):
-            if number >= LEAST_CALLS and time.monotonic() > end:
+        for number in range(MOST_TURNS):
+            if number >= LEAST_TURNS and time.monotonic() > end:
                 break
             for name in first:
-                calls[name].append(workers[name].ask("call"))
+                turns[name].append(workers[name].ask("call"))
     finally:
         for worker in workers.values():
             worker.close()
-    found = {name: _summary(case, first[name], calls[name]) for name in first}
+    found = {name: _summary(case, first[name], turns[name]) for name in first}
     return found | {name: {} for name in failed}
 
 
@@ -133,15 +133,15 @@ def assert_equal(case: Case, results: dict[str, list[Answer]]) -> None:
             )
 
 
-def _summary(case: Case, first: Answer, calls: list[Answer]) -> Answer:
-    times = [call["seconds"] for call in calls]
+def _summary(case: Case, first: Answer, turns: list[Answer]) -> Answer:
+    times = [turn["seconds"] for turn in turns]
     median = statistics.median(times)
     return {
         "median_ms": 1e3 * median,
         "min_ms": 1e3 * min(times),
         "first_call_s": first["seconds"],
-        "growth_mib": max(call["mib"] for call in calls),
-        "calls": len(calls),
+        "growth_mib": max(turn["mib"] for turn in turns),
+        "turns": len(turns),
         "gflops": case.flops / median / 1e9,
     }
 

@@ -134,7 +134,9 @@ def margin(batch: int) -> Case:
         pml, "MarginLoss", batch, margin=MARGIN, beta=BOUNDARY
     )
     ours = functools.partial(_margin, batch)
-    return _case("margin", batch, jax=ours, pml=peer_call)._replace(quick=batch <= 512)
+    case = _case("margin", batch, jax=ours, pml=peer_call)
+    # Of millions of pairs some lie on the hinge, active for one of the two by rounding.
+    return case._replace(quick=batch <= 512, gradient_tolerance=1e-3)
 
 
 CASES = [

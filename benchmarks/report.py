@@ -62,7 +62,7 @@ def _foot(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     text = (
         f"{machine['device']}, {machine['cores']} cores, {versions}; revision "
-        f"{machine['revision']}, {machine['date']}. Medians of interleaved calls, one "
+        f"{machine['revision']}, {machine['date']}. Medians of interleaved turns, one "
         "process per library."
     )
     rates = machine.get("rates")

@@ -65,11 +65,21 @@ def sqrt(x: ArrayLike) -> Array:
         >>> [float(v) for v in jax.vmap(jax.grad(sqrt))(jnp.array([0.0, 4.0]))]
         [0.0, 0.25]
     """
-    x = promote(x)
+    return _sqrt(promote(x))
+
+
+@jax.custom_jvp
+def _sqrt(x: Array) -> Array:
     # Written so that NaN stays NaN: a broken input must show.
-    positive = ~(x <= 0)
-    # The inner `where` keeps the derivative of the untaken branch finite.
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
+    return jnp.sqrt(jnp.where(x <= 0, 0.0, x))
+
+
+@_sqrt.defjvp
+def _sqrt_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dot,) = primals, tangents
+    out = _sqrt(x)
+    zero = out == 0
+    return out, jnp.where(zero, 0.0, 0.5 / jnp.where(zero, 1.0, out)) * dot
 
 
 def norm(x: ArrayLike, *, axis: int = -1, keepdims: bool = False) -> Array:

@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import tempfile
 from importlib.metadata import version
 
 # Set before jax starts, which reads them once. Most of the time of the tests goes to
@@ -27,6 +28,16 @@ CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory):
+    """What tests, examples and their processes leave behind is pytest's to clear."""
+    place = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", place)
+        patch.setattr(tempfile, "tempdir", place)
+        yield
 
 
 @pytest.fixture

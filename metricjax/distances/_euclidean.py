@@ -52,7 +52,7 @@ def squared_euclidean(
     x2 = jnp.sum(jnp.square(x), axis=1)[:, None]
     y2 = jnp.sum(jnp.square(y), axis=1)[None, :]
     gram = numerics.matmul(x, y.T, precision=precision)
-    return jnp.maximum(x2 + y2 - 2.0 * gram, 0.0)
+    return jax.nn.relu(x2 + y2 - 2.0 * gram)
 
 
 def euclidean(
