@@ -22,7 +22,15 @@ Leaves = tuple[Any, ...]
 Function = Callable[[Any, Any], Any]
 
 
-class _Plan(NamedTuple):
+class _Mirror(NamedTuple):
+    """Two leaves with the same gradient."""
+
+    image: int
+    original: int
+    transposed: bool
+
+
+class Plan(NamedTuple):
     """What fixes the compiled loop: hashable, no arrays."""
 
     function: Function
@@ -31,7 +39,7 @@ class _Plan(NamedTuple):
     sliced: tuple[bool, ...]
     size: int
     block: int
-    mirror: tuple[int, int] | None = None
+    mirror: _Mirror | None = None
 
 
 def stack(function: Function, shared: Any, rows: Any, block: int) -> Any:
@@ -39,7 +47,7 @@ def stack(function: Function, shared: Any, rows: Any, block: int) -> Any:
 
     For gradients each block is recomputed, so that they need no more memory.
     """
-    return _stack(*_partition(function, shared, rows, block))
+    return _stack(*partition(function, shared, rows, block))
 
 
 def sum_terms(
@@ -48,7 +56,7 @@ def sum_terms(
     rows: Any,
     block: int,
     *,
-    mirrored: Array | None = None,
+    mirrored: tuple[Array, Array] | None = None,
 ) -> Terms:
     """The `Terms` that `function(shared, block of rows)` gives, summed over all rows.
 
@@ -59,46 +67,54 @@ def sum_terms(
         shared: what every block sees whole.
         rows: what is cut into blocks.
         block: rows in a block.
-        mirrored: an array that is a leaf of both, where the totals stay the same if the
-            two are exchanged: the gradients are then equal, and one of them is made.
+        mirrored: a leaf of `shared` and one of `rows`, the same array or its transpose,
+            where the totals stay the same if the two are exchanged: the gradients are
+            then equal, and one of them is made.
     """
-    plan, leaves = _partition(function, shared, rows, block)
+    plan, leaves = partition(function, shared, rows, block)
     if mirrored is not None:
         every = jax.tree.leaves((shared, rows))
-        traced = [leaf for leaf in every if isinstance(leaf, _TRACED)]
-        places = [i for i, leaf in enumerate(traced) if leaf is mirrored]
-        plan = plan._replace(mirror=tuple(places))
+        traced = [leaf for leaf in every if isinstance(leaf, TRACED)]
+        image, original = mirrored
+        plan = plan._replace(
+            mirror=_Mirror(
+                next(i for i, leaf in enumerate(traced) if leaf is image),
+                max(i for i, leaf in enumerate(traced) if leaf is original),
+                transposed=image is not original,
+            )
+        )
     return _sum_terms(plan, leaves)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Any:
     """`function(*arguments)`, compiled once for all arguments of the same structure."""
     leaves, treedef = jax.tree.flatten(arguments)
-    traced = [isinstance(leaf, _TRACED) for leaf in leaves]
+    traced = [isinstance(leaf, TRACED) for leaf in leaves]
     static = tuple(None if t else leaf for leaf, t in zip(leaves, traced, strict=True))
-    return _compiled(function, treedef, static, _pick(leaves, traced))
+    return _compiled(function, treedef, static, pick(leaves, traced))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
     function: Callable[..., Any], treedef: Any, static: Leaves, leaves: Leaves
 ) -> Any:
-    merged = _replace(static, [x is None for x in static], leaves)
+    merged = replace(static, [x is None for x in static], leaves)
     return function(*jax.tree.unflatten(treedef, merged))
 
 
 # --- arrays apart from what is static -------------------------------------------------
 
 
-def _partition(
+def partition(
     function: Function, shared: Any, rows: Any, block: int
-) -> tuple[_Plan, Leaves]:
+) -> tuple[Plan, Leaves]:
+    """What is static of the arguments, and their arrays, which vary alike."""
     leaves, treedef = jax.tree.flatten((shared, rows))
     leaves = vary_alike(leaves)
     row_leaves = jax.tree.leaves(rows)
     sliced = [False] * (len(leaves) - len(row_leaves)) + [True] * len(row_leaves)
-    traced = [isinstance(leaf, _TRACED) for leaf in leaves]
-    plan = _Plan(
+    traced = [isinstance(leaf, TRACED) for leaf in leaves]
+    plan = Plan(
         function,
         treedef,
         tuple(None if t else leaf for leaf, t in zip(leaves, traced, strict=True)),
@@ -106,13 +122,13 @@ def _partition(
         row_leaves[0].shape[0],
         block,
     )
-    return plan, _pick(leaves, traced)
+    return plan, pick(leaves, traced)
 
 
-_TRACED = (float, complex, np.ndarray, np.generic, jax.Array)
+TRACED = (float, complex, np.ndarray, np.generic, jax.Array)
 
 
-def _mesh_axes(leaves: Sequence[Any]) -> frozenset[Any]:
+def mesh_axes(leaves: Sequence[Any]) -> frozenset[Any]:
     """Mesh axes of an enclosing `jax.shard_map` over which some leaf varies."""
     axes = frozenset()
     for leaf in leaves:
@@ -131,22 +147,23 @@ def vary_alike(leaves: Sequence[Any]) -> list[Any]:
     A replicated parameter must vary before its gradient is taken: else that would be
     summed over the devices once here, and once more by whoever differentiates.
     """
-    axes = _mesh_axes(leaves)
+    axes = mesh_axes(leaves)
 
     def vary(leaf: Any) -> Any:
-        missing = axes - _mesh_axes([leaf])
-        if not missing or not isinstance(leaf, _TRACED):
+        missing = axes - mesh_axes([leaf])
+        if not missing or not isinstance(leaf, TRACED):
             return leaf
         return jax.lax.pcast(jnp.asarray(leaf), tuple(missing), to="varying")
 
     return [vary(leaf) for leaf in leaves]
 
 
-def _pick(items: Any, flags: Any) -> Leaves:
+def pick(items: Any, flags: Any) -> Leaves:
+    """Those of `items` that are flagged."""
     return tuple(x for x, flag in zip(items, flags, strict=True) if flag)
 
 
-def _replace(items: Any, flags: Any, new: Any) -> Leaves:
+def replace(items: Any, flags: Any, new: Any) -> Leaves:
     """`items`, those flagged replaced by the next of `new`."""
     rest = iter(new)
     return tuple(
@@ -154,24 +171,25 @@ def _replace(items: Any, flags: Any, new: Any) -> Leaves:
     )
 
 
-def _call(plan: _Plan, leaves: Leaves) -> Any:
-    all_leaves = _replace(plan.static, [x is None for x in plan.static], leaves)
+def call(plan: Plan, leaves: Leaves) -> Any:
+    """The function of the plan, given its traced leaves."""
+    all_leaves = replace(plan.static, [x is None for x in plan.static], leaves)
     return plan.function(*jax.tree.unflatten(plan.treedef, all_leaves))
 
 
-def _cut(plan: _Plan, leaves: Leaves) -> Leaves:
-    """The sliced leaves as `[blocks, block, ...]`, padded with zeros (False)."""
+def cut(plan: Plan, leaves: Leaves) -> Leaves:
+    """The sliced leaves in blocks."""
+    return tuple(cut_one(plan, x) for x in pick(leaves, plan.sliced))
+
+
+def cut_one(plan: Plan, x: Array) -> Array:
+    """`[size, ...]` as `[blocks, block, ...]`; zeros (False) fill up the last one."""
     count = -(-plan.size // plan.block)
-    padding = count * plan.block - plan.size
-
-    def cut(x: Array) -> Array:
-        widths = [(0, padding)] + [(0, 0)] * (x.ndim - 1)
-        return jnp.pad(x, widths).reshape(count, plan.block, *x.shape[1:])
-
-    return tuple(cut(x) for x in _pick(leaves, plan.sliced))
+    widths = [(0, count * plan.block - plan.size)] + [(0, 0)] * (x.ndim - 1)
+    return jnp.pad(x, widths).reshape(count, plan.block, *x.shape[1:])
 
 
-def _uncut(plan: _Plan, x: Array, axis: int = 0) -> Array:
+def uncut(plan: Plan, x: Array, axis: int = 0) -> Array:
     """`[blocks, (parts,) block, ...]` to `[(parts,) size, ...]`."""
     x = jnp.moveaxis(x, 0, axis)
     x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
@@ -182,22 +200,22 @@ def _uncut(plan: _Plan, x: Array, axis: int = 0) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _stack(plan: _Plan, leaves: Leaves) -> Any:
+def _stack(plan: Plan, leaves: Leaves) -> Any:
     @jax.checkpoint
     def one(block: Leaves, leaves: Leaves) -> Any:
-        return _call(plan, _replace(leaves, plan.sliced, block))
+        return call(plan, replace(leaves, plan.sliced, block))
 
-    out = jax.lax.map(lambda block: one(block, leaves), _cut(plan, leaves))
-    return jax.tree.map(lambda x: _uncut(plan, x), out)
+    out = jax.lax.map(lambda block: one(block, leaves), cut(plan, leaves))
+    return jax.tree.map(lambda x: uncut(plan, x), out)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _sum_terms(plan: _Plan, leaves: Leaves) -> Terms:
+def _sum_terms(plan: Plan, leaves: Leaves) -> Terms:
     return _value(plan, leaves)
 
 
 @functools.partial(_sum_terms.defjvp, symbolic_zeros=True)
-def _sum_terms_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[Terms, Terms]:
+def _sum_terms_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Terms, Terms]:
     (leaves,), (dots,) = primals, tangents
     wanted = tuple(
         not isinstance(dot, SymbolicZero)
@@ -209,70 +227,75 @@ def _sum_terms_jvp(plan: _Plan, primals: Any, tangents: Any) -> tuple[Terms, Ter
     # One number for each part of the loss: <its gradient, tangent>.
     inner = [
         jnp.tensordot(gradient, dot, jnp.ndim(dot), precision=HIGHEST)[None]
-        for gradient, dot in zip(gradients, _pick(dots, wanted), strict=True)
+        for gradient, dot in zip(gradients, pick(dots, wanted), strict=True)
     ]
     zeros = jax.tree.map(jnp.zeros_like, terms)
     return terms, zeros._replace(total=sum(inner, start=zeros.total))
 
 
 def _mirrored_gradients(
-    plan: _Plan, wanted: tuple[bool, ...], leaves: Leaves
+    plan: Plan, wanted: tuple[bool, ...], leaves: Leaves
 ) -> tuple[Terms, Leaves]:
     """`_value_and_gradients`, one gradient standing for its mirror image."""
-    if plan.mirror is None or not all(wanted[i] for i in plan.mirror):
+    mirror = plan.mirror
+    if mirror is None or not (wanted[mirror.image] and wanted[mirror.original]):
         return _value_and_gradients(plan, wanted, leaves)
-    image, original = plan.mirror
+    image, original = mirror.image, mirror.original
     fewer = tuple(flag and i != image for i, flag in enumerate(wanted))
     terms, gradients = _value_and_gradients(plan, fewer, leaves)
-    every = list(_replace([None] * len(fewer), fewer, gradients))
-    every[image] = every[original]
-    return terms, _pick(every, wanted)
+    every = list(replace([None] * len(fewer), fewer, gradients))
+    same = every[original]
+    every[image] = jnp.swapaxes(same, -1, -2) if mirror.transposed else same
+    return terms, pick(every, wanted)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _value(plan: _Plan, leaves: Leaves) -> Terms:
+def _value(plan: Plan, leaves: Leaves) -> Terms:
     def one(block: Leaves) -> tuple[Terms, None]:
-        return _sum_rows(_call(plan, _replace(leaves, plan.sliced, block))), None
+        return sum_rows(call(plan, replace(leaves, plan.sliced, block))), None
 
-    return _accumulate(one, leaves, _cut(plan, leaves))[0]
+    return accumulate(one, leaves, cut(plan, leaves))[0]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _value_and_gradients(
-    plan: _Plan, wanted: tuple[bool, ...], leaves: Leaves
+    plan: Plan, wanted: tuple[bool, ...], leaves: Leaves
 ) -> tuple[Terms, Leaves]:
     """The sums; of each wanted leaf the gradient of each total, `[(parts,) ...]`."""
-    sliced = _pick(plan.sliced, wanted)
+    sliced = pick(plan.sliced, wanted)
     whole = [not s for s in sliced]
 
     def one(block: Leaves) -> tuple[Any, Any]:
-        here = _replace(leaves, plan.sliced, block)
+        here = replace(leaves, plan.sliced, block)
 
         def total(given: Leaves) -> tuple[Array, Terms]:
-            terms = _sum_rows(_call(plan, _replace(here, wanted, given)))
+            terms = sum_rows(call(plan, replace(here, wanted, given)))
             return terms.total[0], terms
 
-        given = tuple(jnp.asarray(x) for x in _pick(here, wanted))
+        given = tuple(jnp.asarray(x) for x in pick(here, wanted))
         value, pullback, terms = jax.vjp(total, given, has_aux=True)
         if value.ndim:
             # One part after the other: XLA's batched products are slow on a CPU.
-            basis = (jnp.zeros_like(value).at[i].set(1.0) for i in range(value.size))
+            # Constants, or XLA would make arrays of them outside of the loop.
+            basis = map(jnp.asarray, np.eye(value.size, dtype=value.dtype))
+            basis = vary_alike([*basis, value])[:-1]
             gradients = [pullback(part)[0] for part in basis]
             gradients = jax.tree.map(lambda *parts: jnp.stack(parts), *gradients)
         else:
             (gradients,) = pullback(jnp.ones_like(value))
-        return (terms, _pick(gradients, whole)), _pick(gradients, sliced)
+        return (terms, pick(gradients, whole)), pick(gradients, sliced)
 
-    (terms, totals), parts = _accumulate(one, leaves, _cut(plan, leaves))
-    parts = [_uncut(plan, x, terms.total.ndim - 1) for x in parts]
-    return terms, _replace(_replace(sliced, sliced, parts), whole, totals)
+    (terms, totals), parts = accumulate(one, leaves, cut(plan, leaves))
+    parts = [uncut(plan, x, terms.total.ndim - 1) for x in parts]
+    return terms, replace(replace(sliced, sliced, parts), whole, totals)
 
 
-def _sum_rows(terms: Terms) -> Terms:
+def sum_rows(terms: Terms) -> Terms:
+    """Each field summed over its rows, one of which is left."""
     return Terms(*(jnp.sum(x, axis=0, keepdims=True) for x in terms))
 
 
-def _accumulate(
+def accumulate(
     one: Callable[[Leaves], tuple[Any, Any]], leaves: Leaves, blocks: Leaves
 ) -> tuple[Any, Any]:
     """Sum over the blocks of the first result of `one`, stack of the second."""

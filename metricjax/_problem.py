@@ -15,7 +15,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _checks, numerics, pairs
+from metricjax import _checks, _running, numerics, pairs
 from metricjax.pairs import Items, Pairs
 from metricjax.reductions import Terms
 
@@ -25,26 +25,79 @@ PairMiner = Callable[[Any, Pairs], Pairs]
 Axis = str | tuple[str, ...]
 
 
-class _Side(NamedTuple):
+def _as_it_is(state: Any, *_: Any) -> Any:
+    return state
+
+
+class Fold(NamedTuple):
+    """A row loss that can be made of parts of a row, in any order.
+
+    It stands wherever a row loss does. On one device, or with candidates that were
+    gathered, it is `finish(step(whole row))`; with the option `ring` each part of the
+    candidates comes by in turn: `finish(merge(merge(step(a), step(b)), step(c)))`. A
+    loss that is a sum over its candidates is `Fold(row)`, with no further functions.
+
+    Attributes:
+        step: `(rows, positive, negative, *extra) -> state`, of some of the candidates:
+            a pytree of `[b, ...]`. It may be configured with `jax.tree_util.Partial`.
+        finish: `(state, *anchor) -> Terms`, where `anchor` is what the anchors have of
+            `extra`: `per_anchor` if given, and the result of `given` if there is one.
+            By default the state is the `Terms`.
+        merge: `(state, state) -> state`, of two disjoint sets of candidates; a
+            module-level function. By default all is added; bools by `or`.
+        given: a `Fold` of the same rows that must be done before: what its `finish`
+            gives, a pytree of `[b, ...]`, is the last of `extra`. It is a second pass
+            only where the candidates go round a ring. If it only chooses, let it
+            finish with `jax.lax.stop_gradient`, which saves the way back.
+
+    Example:
+        >>> def step(rows, positive, negative):
+        ...     return jnp.max(jnp.where(positive, rows, 0.0), axis=1)
+        >>> def finish(farthest):
+        ...     some = (farthest > 0).astype(farthest.dtype)
+        ...     return Terms(farthest, some, some)
+        >>> farthest_positive = Fold(step, finish, jnp.maximum)
+    """
+
+    step: Callable[..., Any]
+    finish: Callable[..., Any] = _as_it_is
+    merge: Callable[[Any, Any], Any] = _running.merge
+    given: Any = None
+
+
+class Side(NamedTuple):
+    """Anchors, or candidates, and what the engine must know of them.
+
+    Attributes:
+        embeddings: `[rows, dim]`, prepared.
+        items: which pairs they make.
+        extra: `per_anchor`, or `per_candidate`.
+        masks: `[batch, n]` instead of what the items say.
+        weights: `[batch]` of anchors.
+        positions: `[rows]`, places in the whole batch; of candidates if they go round.
+        given: what an earlier pass found of each anchor.
+    """
+
     embeddings: Array
     items: Items
     extra: Any
     masks: Pairs | None = None
     weights: Array | None = None
     positions: Array | None = None
+    given: Any = None
 
 
-class _Shared(NamedTuple):
+class Shared(NamedTuple):
     """What every block of anchors needs whole."""
 
-    function: Partial
+    function: Any
     measure: Partial
-    candidates: _Side
+    candidates: Any
     pair_miner: Partial | None = None
 
 
 def build(
-    function: Callable[..., Any],
+    function: Callable[..., Any] | Fold,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     measure: Measure,
@@ -62,14 +115,18 @@ def build(
     block_size: int | None = None,
     axis_name: Axis | None = None,
     pair_miner: PairMiner | None = None,
-) -> tuple[_Shared, _Side, int]:
+    ring: bool = False,
+) -> tuple[Shared, Side, int]:
     """Checked arguments as what is shared, what is cut into blocks, and the block."""
+    if ring:
+        _check_ring(function, axis_name, pair_miner)
     masks = labels if isinstance(labels, Pairs) else None
     anchors = _side("", embeddings, labels, where, ids, prepare, per_anchor)
     if ref_embeddings is None:
         _check_no_refs(ref_labels, ref_where, ref_ids)
         anchors = anchors._replace(items=_with_global_ids(anchors.items, axis_name))
-        candidates = _gather(anchors._replace(extra=per_candidate), axis_name)
+        candidates = anchors._replace(extra=per_candidate)
+        candidates = candidates if ring else _gather(candidates, axis_name)
     else:
         if ref_labels is None and masks is None:
             raise ValueError(
@@ -90,22 +147,36 @@ def build(
         )
     batch, n = anchors.embeddings.shape[0], candidates.embeddings.shape[0]
     if masks is not None:
-        _checks.check_mask("labels.positive", masks.positive, (batch, n))
-        _checks.check_mask("labels.negative", masks.negative, (batch, n))
+        every = n * jax.lax.axis_size(axis_name) if ring and axis_name else n
+        _checks.check_mask("labels.positive", masks.positive, (batch, every))
+        _checks.check_mask("labels.negative", masks.negative, (batch, every))
     if weights is not None:
         _checks.check_shape("weights", weights, (batch,), "one weight for each anchor")
         weights = jax.lax.stop_gradient(numerics.promote(weights))
     block = default_block(batch, n) if block_size is None else block_size
     _checks.check_positive_int("block_size", block, "leave it out for the default")
-    positions = _positions(batch, axis_name)
+    if ring:
+        candidates = candidates._replace(positions=places(n, axis_name))
+    positions = places(batch, axis_name)
     anchors = anchors._replace(masks=masks, weights=weights, positions=positions)
-    shared = _Shared(
-        as_partial(function),
-        as_partial(measure),
+    measure = as_partial(measure)
+    if block < batch:
+        # The gradient of the candidates is then `x^T slopes`, added up as it comes. For
+        # rows it is `slopes^T x`, for which XLA first transposes the slopes on a CPU.
+        candidates = candidates._replace(embeddings=candidates.embeddings.T)
+        measure = Partial(_of_columns, measure)
+    shared = Shared(
+        _configured(function),
+        measure,
         candidates,
         None if pair_miner is None else as_partial(pair_miner),
     )
     return shared, anchors, min(block, batch)
+
+
+def _of_columns(measure: Measure, x: Array, columns: Array) -> Any:
+    """What is measured to the rows `[n, dim]` whose transpose is given."""
+    return measure(x, columns.T)
 
 
 def default_block(batch: int, candidates: int) -> int:
@@ -128,14 +199,14 @@ def _side(
     ids: ArrayLike | None,
     prepare: Prepare | None,
     extra: Any,
-) -> _Side:
+) -> Side:
     _checks.check_embeddings(f"{prefix}embeddings", embeddings)
     size = jnp.shape(embeddings)[0]
     if isinstance(labels, Pairs) or labels is None:
         labels = np.zeros(size, np.int32)
     items = pairs.items(prefix, labels, where, ids, rows=size)
     x = numerics.mask_rows(embeddings, where)
-    return _Side(x if prepare is None else prepare(x), items, extra)
+    return Side(x if prepare is None else prepare(x), items, extra)
 
 
 def _check_no_refs(*refs: ArrayLike | None) -> None:
@@ -146,20 +217,41 @@ def _check_no_refs(*refs: ArrayLike | None) -> None:
         )
 
 
+def _check_ring(
+    function: Any, axis_name: Axis | None, pair_miner: PairMiner | None
+) -> None:
+    if axis_name is None:
+        raise ValueError(
+            "Expected `axis_name` with `ring`, got None; pass the mesh axis of the "
+            "jax.shard_map that the loss is called in, or leave `ring` out."
+        )
+    if not isinstance(function, Fold):
+        raise ValueError(
+            "Expected a loss (or miner) that is a rows.Fold with `ring`, got one that "
+            "needs all candidates of an anchor at once; leave `ring` out, and they are "
+            "gathered."
+        )
+    if pair_miner is not None:
+        raise ValueError(
+            "Expected no `pair_miner` with `ring`, got one, which chooses among all "
+            "candidates of an anchor at once; leave one of the two out."
+        )
+
+
 def _with_global_ids(items: Items, axis_name: Axis | None) -> Items:
     """The items with ids that are unique over all devices, unless they have ids."""
     if items.ids is not None:
         return items
-    return items._replace(ids=_positions(items.labels.shape[0], axis_name))
+    return items._replace(ids=places(items.labels.shape[0], axis_name))
 
 
-def _positions(size: int, axis_name: Axis | None) -> Array:
+def places(size: int, axis_name: Axis | None) -> Array:
     """Int32 `[size]`: where the rows of this device are in the whole batch."""
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
     return jnp.arange(size, dtype=jnp.int32) + first
 
 
-def _gather(side: _Side, axis_name: Axis | None) -> _Side:
+def _gather(side: Side, axis_name: Axis | None) -> Side:
     if axis_name is None:
         return side
     return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), side)
@@ -174,10 +266,21 @@ def as_partial(function: Callable[..., Any]) -> Partial:
     return Partial(function)
 
 
+def _configured(function: Any) -> Any:
+    """A row loss or a fold, its configuration as leaves."""
+    if not isinstance(function, Fold):
+        return as_partial(function)
+    return function._replace(
+        step=as_partial(function.step),
+        finish=as_partial(function.finish),
+        given=None if function.given is None else _configured(function.given),
+    )
+
+
 # --- one block ----------------------------------------------------------------------
 
 
-def _block_rows(shared: _Shared, anchors: _Side) -> tuple[Any, Pairs]:
+def _block_rows(shared: Shared, anchors: Side) -> tuple[Any, Pairs]:
     rows = shared.measure(anchors.embeddings, shared.candidates.embeddings)
     masks = _block_pairs(anchors, shared.candidates)
     if shared.pair_miner is None:
@@ -185,14 +288,18 @@ def _block_rows(shared: _Shared, anchors: _Side) -> tuple[Any, Pairs]:
     return rows, _mined(shared.pair_miner, anchors, rows, masks)
 
 
-def _block_pairs(anchors: _Side, candidates: _Side) -> Pairs:
+def _block_pairs(anchors: Side, candidates: Side) -> Pairs:
     if anchors.masks is None:
         return pairs.between(anchors.items, candidates.items)
     usable = pairs.allowed(anchors.items, candidates.items)
-    return Pairs(*(mask & usable for mask in anchors.masks))
+    masks = anchors.masks
+    if candidates.positions is not None:
+        first, n = candidates.positions[0], candidates.embeddings.shape[0]
+        masks = (jax.lax.dynamic_slice_in_dim(mask, first, n, 1) for mask in masks)
+    return Pairs(*(mask & usable for mask in masks))
 
 
-def _mined(miner: Partial, anchors: _Side, rows: Any, masks: Pairs) -> Pairs:
+def _mined(miner: Partial, anchors: Side, rows: Any, masks: Pairs) -> Pairs:
     """Those of the pairs that the miner keeps; its choice has no derivative."""
     miner = _with_key_of_each_anchor(miner, anchors.positions)
     chosen = miner(jax.lax.stop_gradient(rows), masks)
@@ -204,7 +311,7 @@ def _mined(miner: Partial, anchors: _Side, rows: Any, masks: Pairs) -> Pairs:
     return Pairs(*(new & old for new, old in zip(chosen, masks, strict=True)))
 
 
-def _with_key_of_each_anchor(miner: Partial, positions: Any) -> Partial:
+def _with_key_of_each_anchor(miner: Any, positions: Any) -> Any:
     """The miner with each random key in its configuration made `[block]` keys.
 
     They depend on the anchor's place in the batch alone, so that what is drawn is the
@@ -220,11 +327,16 @@ def _with_key_of_each_anchor(miner: Partial, positions: Any) -> Partial:
     return jax.tree.map(fold, miner)
 
 
-def block_terms(shared: _Shared, anchors: _Side) -> Terms:
+def block_terms(shared: Shared, anchors: Side) -> Terms:
     """`Terms` of a block of anchors, weighted; counts are constants."""
     rows, masks = _block_rows(shared, anchors)
-    extra = [x for x in (anchors.extra, shared.candidates.extra) if x is not None]
-    total, count, active = map(numerics.promote, shared.function(rows, *masks, *extra))
+    found = _found(shared.function, rows, masks, anchors, shared.candidates)
+    return weighted(found, anchors)
+
+
+def weighted(terms: Terms, anchors: Side) -> Terms:
+    """The terms times the weights of the anchors, in at least float32."""
+    total, count, active = map(numerics.promote, terms)
     count, active = jax.lax.stop_gradient((count, active))
     weights = anchors.weights
     if weights is None:
@@ -233,7 +345,36 @@ def block_terms(shared: _Shared, anchors: _Side) -> Terms:
     return Terms(total * weights, count * weights, active * weights)
 
 
-def block_selection(shared: _Shared, anchors: _Side) -> Any:
+def block_selection(shared: Shared, anchors: Side) -> Any:
     """What a miner chooses for a block of anchors."""
     miner = _with_key_of_each_anchor(shared.function, anchors.positions)
-    return miner(*_block_rows(shared, anchors))
+    rows, masks = _block_rows(shared, anchors)
+    if isinstance(miner, Fold):
+        return _found(miner, rows, masks, anchors, shared.candidates)
+    return miner(rows, masks)
+
+
+def block_state(shared: Shared, anchors: Side) -> Any:
+    """What the step of a fold, in the place of a row loss, makes of a block."""
+    rows, masks = _block_rows(shared, anchors)
+    extra = those_there(anchors.extra, shared.candidates.extra, anchors.given)
+    return shared.function(rows, *masks, *extra)
+
+
+def _found(
+    function: Any, rows: Any, masks: Pairs, anchors: Side, candidates: Side
+) -> Any:
+    """What a row loss or a fold makes of whole rows."""
+    if not isinstance(function, Fold):
+        return function(rows, *masks, *those_there(anchors.extra, candidates.extra))
+    given = None
+    if function.given is not None:
+        given = _found(function.given, rows, masks, anchors, candidates)
+    extra = those_there(anchors.extra, candidates.extra, given)
+    state = function.step(rows, *masks, *extra)
+    return function.finish(state, *those_there(anchors.extra, given))
+
+
+def those_there(*extra: Any) -> list[Any]:
+    """Without those that are None."""
+    return [x for x in extra if x is not None]

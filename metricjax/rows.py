@@ -11,6 +11,22 @@ array exists at any batch size. Everything that concerns blocks, memory, padding
 devices is here and nowhere else. A row loss must give zero for a row without positives
 and negatives, and a finite gradient for any finite row.
 
+On several devices the candidates are gathered, or they are passed round a ring, so that
+no device ever holds them all. The second needs a loss that can be made of parts of a
+row, a `Fold`. Those are, of `metricjax.losses`:
+
+    sums over pairs     contrastive, histogram, intra_pair_variance, siamese, siglip,
+                        snr_contrastive, threshold_consistent_margin
+    log-sum-exps        circle, clip, dcl, generalized_lifted_structure, gist,
+                        info_nce, multiple_negatives, nca, ntxent, supcon
+    in two rounds       lifted_structure, multi_similarity, n_pair, tuplet_margin,
+                        triplet and triplet_hard with `mining.hard`
+    other statistics    fastap, margin_based without a miner, ranked_list
+    of one of these     multi_view
+
+The rest need all candidates of an anchor at once: all or semi-hard triplets, ranks, and
+whatever is mined.
+
 Hyperparameters travel as the leaves of `jax.tree_util.Partial`: floats and arrays are
 traced and differentiable; ints, bools and functions are static. Row losses and measures
 should be module-level functions, since their identity is the key of the compiled loop.
@@ -24,14 +40,24 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from metricjax import _blocks, _problem, numerics
-from metricjax._problem import Axis, Measure, PairMiner, Prepare
+from metricjax import _blocks, _problem, _ring, numerics
+from metricjax._problem import Axis, Fold, Measure, PairMiner, Prepare
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
-__all__ = ["Options", "apply", "candidates", "mine", "reduce", "sums", "terms"]
+__all__ = [
+    "Fold",
+    "Options",
+    "apply",
+    "candidates",
+    "mine",
+    "reduce",
+    "sums",
+    "take",
+    "terms",
+]
 
-RowLoss = Callable[..., Terms]
+RowLoss = Callable[..., Terms] | Fold
 
 
 class Options(TypedDict, total=False):
@@ -57,6 +83,11 @@ class Options(TypedDict, total=False):
             distances or similarities (for those, `mining.on_similarities`), and no
             gradient flows through its choice. A random key in its configuration is
             folded with each anchor's place in the batch.
+        ring: with `axis_name`, whether the candidates are passed from device to device
+            in the place of being gathered, so that no device holds the whole batch: for
+            losses that are a `Fold`, and without `pair_miner`. `ref_embeddings` are
+            then, like the batch, the part that this device has. Differentiable
+            backwards only. Static.
     """
 
     where: ArrayLike | None
@@ -69,6 +100,7 @@ class Options(TypedDict, total=False):
     block_size: int | None
     axis_name: Axis | None
     pair_miner: PairMiner | None
+    ring: bool
 
 
 def apply(
@@ -89,7 +121,8 @@ def apply(
     Time is that of the rows; memory is a block of rows, `block_size * n`, a few times.
 
     Args:
-        row: `(rows, positive, negative, *extra) -> Terms`, for a block of anchors.
+        row: `(rows, positive, negative, *extra) -> Terms`, for a block of anchors, or a
+            `Fold`.
         embeddings: `[batch, dim]`.
         labels: int `[batch]` (negative: in no pair), or `Pairs` `[batch, n]`.
         measure: `(x [b, dim], y [n, dim]) -> rows [b, n]`, or any pytree of such.
@@ -166,8 +199,7 @@ def reduce(
     if reduction is None:
         return terms
     if axis_name is not None and _reads_sums(reduction):
-        summed = Terms(*(jnp.sum(x, axis=0, keepdims=True) for x in terms))
-        terms = jax.lax.psum(summed, axis_name)
+        terms = jax.lax.psum(_blocks.sum_rows(terms), axis_name)
     return reduction(terms)
 
 
@@ -216,12 +248,17 @@ def sums(
     problem = _problem.build(
         row, embeddings, labels, measure, prepare, per_anchor, per_candidate, **options
     )
+    axis_name = _ring_axis(options)
+    if axis_name is not None:
+        summed = _blocks.sum_rows(_ring_terms(problem, axis_name))
+        return jax.lax.psum(summed, axis_name)
     # What makes the two ends of a pair unlike: other candidates, or choosy anchors.
     names = ("ref_embeddings", "weights", "pair_miner", "axis_name")
     unlike = any(options.get(name) is not None for name in names)
     if unlike or isinstance(labels, Pairs) or per_anchor is not None:
         symmetric = False
-    mirrored = problem[1].embeddings if symmetric else None
+    ends = (problem[0].candidates.embeddings, problem[1].embeddings)
+    mirrored = ends if symmetric else None
     out = _blocks.sum_terms(_problem.block_terms, *problem, mirrored=mirrored)
     axis_name = options.get("axis_name")
     return out if axis_name is None else jax.lax.psum(out, axis_name)
@@ -269,11 +306,24 @@ def terms(
     problem = _problem.build(
         row, embeddings, labels, measure, prepare, per_anchor, per_candidate, **options
     )
+    axis_name = _ring_axis(options)
+    if axis_name is not None:
+        return _ring_terms(problem, axis_name)
     return _blocks.stack(_problem.block_terms, *problem)
 
 
+def _ring_axis(options: Options) -> Axis | None:
+    """The mesh axis round which the candidates go, if they do."""
+    return options.get("axis_name") if options.get("ring") else None
+
+
+def _ring_terms(problem: Any, axis_name: Axis) -> Terms:
+    found = _ring.found(*problem, axis_name=axis_name)
+    return _problem.weighted(found, problem[1])
+
+
 def mine(
-    miner: Callable[[Array, Pairs], Any],
+    miner: Callable[[Array, Pairs], Any] | Fold,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     *,
@@ -284,7 +334,9 @@ def mine(
     """A miner of `metricjax.mining` applied to a batch, block by block.
 
     Args:
-        miner: `(rows [b, n], Pairs) -> Triplets [b, k]`, or any pytree of `[b, ...]`.
+        miner: `(rows [b, n], Pairs) -> Triplets [b, k]`, or any pytree of `[b, ...]`;
+            or a `Fold` that finishes with such, whose step also gets the place of each
+            candidate among all of them, int32 `[n]`.
         embeddings: see `apply`. No gradient flows: mining chooses.
         labels: see `apply`.
         measure: see `apply`; what the miner expects, a distance or a similarity.
@@ -301,12 +353,27 @@ def mine(
         >>> mine(mining.hard, x, y, measure=distances.euclidean).negative.tolist()
         [[2], [2], [0]]
     """
-    shared, anchors, block = _problem.build(
-        miner, embeddings, labels, measure, prepare, **options
+    places = _places(embeddings, options) if isinstance(miner, Fold) else None
+    problem = _problem.build(
+        miner, embeddings, labels, measure, prepare, None, places, **options
     )
+    axis_name = _ring_axis(options)
+    if axis_name is None:
+        chosen = _blocks.stack(_problem.block_selection, *problem)
+    else:
+        chosen = _ring.found(*problem, axis_name=axis_name)
     # Mining chooses, and a choice has no derivative.
-    chosen = _blocks.stack(_problem.block_selection, shared, anchors, block)
     return jax.lax.stop_gradient(chosen)
+
+
+def _places(embeddings: ArrayLike, options: Options) -> Array:
+    """Place of each candidate of this device among all that its anchors meet."""
+    refs = options.get("ref_embeddings")
+    if refs is None:
+        rows, axis_name = embeddings, options.get("axis_name")
+    else:
+        rows, axis_name = refs, _ring_axis(options)
+    return _problem.places(jnp.shape(rows)[0], axis_name)
 
 
 def candidates(embeddings: ArrayLike, **options: Unpack[Options]) -> Array:
@@ -324,9 +391,39 @@ def candidates(embeddings: ArrayLike, **options: Unpack[Options]) -> Array:
         >>> candidates(jnp.ones((2, 3)), where=jnp.array([True, False])).tolist()
         [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
     """
+    axis_name, refs = options.get("axis_name"), options.get("ref_embeddings")
+    own = _own_candidates(embeddings, options)
+    if refs is not None or axis_name is None:
+        return own
+    return jax.lax.all_gather(own, axis_name, tiled=True)
+
+
+def _own_candidates(embeddings: ArrayLike, options: Options) -> Array:
+    """The references, or the batch, as far as this device has them."""
     refs = options.get("ref_embeddings")
     if refs is not None:
         return numerics.mask_rows(refs, options.get("ref_where"))
-    own = numerics.mask_rows(embeddings, options.get("where"))
-    axis_name = options.get("axis_name")
-    return own if axis_name is None else jax.lax.all_gather(own, axis_name, tiled=True)
+    return numerics.mask_rows(embeddings, options.get("where"))
+
+
+def take(embeddings: ArrayLike, indices: Array, **options: Unpack[Options]) -> Array:
+    """The vectors of the candidates that `mine` chose; padding is zero.
+
+    Args:
+        embeddings: `[batch, dim]`.
+        indices: int `[batch, ...]`, of candidates, as `mine` counts them.
+        **options: those given to `mine`. With `ring` the candidates are not gathered,
+            only those that were chosen.
+
+    Returns:
+        `[batch, ..., dim]`.
+
+    Example:
+        >>> take(jnp.array([[1.0], [2.0], [3.0]]), jnp.array([[2], [0], [0]])).tolist()
+        [[[3.0]], [[1.0]], [[1.0]]]
+    """
+    axis_name = _ring_axis(options)
+    if axis_name is not None:
+        own = _own_candidates(embeddings, options)
+        return _ring.take(own, indices, axis_name=axis_name)
+    return candidates(embeddings, **options)[indices]

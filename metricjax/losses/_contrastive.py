@@ -1,6 +1,6 @@
 """Softmax over the candidates of an anchor: SupCon, NT-Xent and DCL."""
 
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import numerics, reductions, rows, similarities
+from metricjax import _running, numerics, reductions, rows, similarities
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
@@ -51,7 +51,8 @@ def supcon(
         Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020,
         arXiv:2004.11362, eq. 2 (`L_out`).
     """
-    row = Partial(_supcon_row, temperature=temperature)
+    step = Partial(_softmax_step, temperature=temperature, other_positives=True)
+    row = rows.Fold(step, _supcon_terms)
     return _apply(row, embeddings, labels, reduction, options)
 
 
@@ -100,7 +101,14 @@ def ntxent(
         Chen et al., "A Simple Framework for Contrastive Learning of Visual
         Representations", ICML 2020, arXiv:2002.05709, eq. 1.
     """
-    row = Partial(_ntxent_row, temperature=temperature, other_positives=other_positives)
+    step = Partial(
+        _softmax_step, temperature=temperature, other_positives=other_positives
+    )
+    row = rows.Fold(step, _over_pairs)
+    if not other_positives:
+        normaliser = rows.Fold(step, _normaliser)
+        step = Partial(_pairs_step, temperature=temperature)
+        row = rows.Fold(step, given=normaliser)
     return _apply(row, embeddings, labels, reduction, options)
 
 
@@ -143,12 +151,13 @@ def dcl(
         Yeh et al., "Decoupled Contrastive Learning", ECCV 2022, arXiv:2110.06848, eq.
         6.
     """
-    row = Partial(_dcl_row, temperature=temperature)
+    step = Partial(_softmax_step, temperature=temperature, other_positives=False)
+    row = rows.Fold(step, _over_pairs)
     return _apply(row, embeddings, labels, reduction, options)
 
 
 def _apply(
-    row: Partial,
+    row: rows.Fold,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     reduction: Reduction | None,
@@ -165,49 +174,68 @@ def _apply(
     )
 
 
-def _supcon_row(
-    cosine: Array, positive: Array, negative: Array, *, temperature: ArrayLike
-) -> Terms:
-    logits = cosine / temperature
-    count = jnp.sum(positive, axis=1, dtype=logits.dtype)
-    some = count > 0
-    # A row with nothing in it would give log(0); its total is left out below.
-    normaliser = numerics.logsumexp(logits, positive | negative)
-    normaliser = jnp.where(some, normaliser, 0.0)
-    mean = numerics.divide(jnp.sum(jnp.where(positive, logits, 0.0), axis=1), count)
-    anchors = some.astype(logits.dtype)
-    return Terms(jnp.where(some, normaliser - mean, 0.0), anchors, anchors)
+class _Softmax(NamedTuple):
+    """What the softmax of an anchor is made of.
+
+    Attributes:
+        all: the exponentials below the line.
+        logits: `[b]`, sum of the logits of the positives.
+        count: `[b]`, number of positives.
+    """
+
+    all: _running.Exponentials
+    logits: Array
+    count: Array
 
 
-def _ntxent_row(
+def _softmax_step(
     cosine: Array,
     positive: Array,
     negative: Array,
     *,
     temperature: ArrayLike,
     other_positives: bool,
-) -> Terms:
+) -> _Softmax:
     logits = cosine / temperature
     candidates = positive | negative if other_positives else negative
-    some = jnp.any(candidates, axis=1, keepdims=True)
-    normaliser = numerics.logsumexp(logits, candidates)[:, None]
-    gap = jnp.where(some, normaliser, 0.0) - logits
-    # Without candidates the pair itself is all there is: log(1) = 0.
-    cost = gap if other_positives else jnp.where(some, jax.nn.softplus(gap), 0.0)
-    return _over_pairs(cost, positive)
+    return _Softmax(
+        _running.exponentials(logits, candidates),
+        jnp.sum(jnp.where(positive, logits, 0.0), axis=1),
+        jnp.sum(positive, axis=1, dtype=logits.dtype),
+    )
 
 
-def _dcl_row(
-    cosine: Array, positive: Array, negative: Array, *, temperature: ArrayLike
+def _supcon_terms(state: _Softmax) -> Terms:
+    normaliser, _ = _running.log(state.all)
+    mean = numerics.divide(state.logits, state.count)
+    some = state.count > 0
+    anchors = some.astype(mean.dtype)
+    return Terms(jnp.where(some, normaliser - mean, 0.0), anchors, anchors)
+
+
+def _over_pairs(state: _Softmax) -> Terms:
+    """`normaliser - logit` of each positive; none where nothing is below the line."""
+    normaliser, some = _running.log(state.all)
+    count = jnp.where(some, state.count, 0.0)
+    return Terms(jnp.where(some, count * normaliser - state.logits, 0.0), count, count)
+
+
+def _normaliser(state: _Softmax) -> tuple[Array, Array]:
+    return _running.log(state.all)
+
+
+def _pairs_step(
+    cosine: Array,
+    positive: Array,
+    negative: Array,
+    normaliser: tuple[Array, Array],
+    *,
+    temperature: ArrayLike,
 ) -> Terms:
-    logits = cosine / temperature
-    some = jnp.any(negative, axis=1, keepdims=True)
-    normaliser = numerics.logsumexp(logits, negative)[:, None]
-    gap = jnp.where(some, normaliser, 0.0) - logits
-    return _over_pairs(gap, positive & some)
-
-
-def _over_pairs(cost: Array, pair: Array) -> Terms:
-    """`Terms` of rows that pay `cost` for each of these pairs."""
-    count = jnp.sum(pair, axis=1, dtype=cost.dtype)
-    return Terms(jnp.sum(jnp.where(pair, cost, 0.0), axis=1), count, count)
+    """Each positive against the negatives alone."""
+    del negative
+    total, some = (x[:, None] for x in normaliser)
+    # Without candidates the pair itself is all there is: log(1) = 0.
+    cost = jnp.where(some, jax.nn.softplus(total - cosine / temperature), 0.0)
+    count = jnp.sum(positive, axis=1, dtype=cost.dtype)
+    return Terms(jnp.sum(jnp.where(positive, cost, 0.0), axis=1), count, count)

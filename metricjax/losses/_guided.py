@@ -8,10 +8,10 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _checks, numerics, reductions, rows, similarities
+from metricjax import _checks, _running, numerics, reductions, rows, similarities
 from metricjax.losses import _infonce
 from metricjax.losses._infonce import AlignedOptions
-from metricjax.reductions import Reduction, Terms
+from metricjax.reductions import Reduction
 
 Rows = tuple[tuple[Array, ...], tuple[Array, ...]]
 
@@ -71,12 +71,13 @@ def gist(
         Embedding Fine-tuning", 2024, arXiv:2402.16829.
     """
     sides = (embeddings, other_embeddings, guide_embeddings, other_guide_embeddings)
-    row = Partial(_gist_row, temperature=temperature, margin=margin)
+    step = Partial(_gist_step, temperature=temperature, margin=margin)
+    row = rows.Fold(step, _infonce.info_nce_terms)
     return _apply(row, *sides, within=within, reduction=reduction, **options)
 
 
 def _apply(
-    row: Partial,
+    row: rows.Fold,
     embeddings: ArrayLike,
     other_embeddings: ArrayLike,
     guide_embeddings: ArrayLike,
@@ -89,6 +90,7 @@ def _apply(
     weights: ArrayLike | None = None,
     block_size: int | None = None,
     axis_name: str | tuple[str, ...] | None = None,
+    ring: bool = False,
 ) -> Any:
     """A row loss over the batch of both sets by both models, side by side."""
     x, items = _infonce.side(embeddings, labels, where, axis_name)
@@ -115,6 +117,7 @@ def _apply(
         weights=weights,
         block_size=block_size,
         axis_name=axis_name,
+        ring=ring,
     )
 
 
@@ -135,7 +138,7 @@ def _six_rows(a: Array, b: Array, *, dim: int, guide_dim: int, within: bool) -> 
     )
 
 
-def _gist_row(
+def _gist_step(
     rows: Rows,
     positive: Array,
     negative: Array,
@@ -143,11 +146,11 @@ def _gist_row(
     *,
     temperature: ArrayLike,
     margin: ArrayLike,
-) -> Terms:
+) -> tuple[_running.Exponentials, Array]:
     del positive
-    partner, guide_partner, real = anchor
-    limit = (guide_partner - margin)[:, None]
+    partner, guide_partner = (x[:, None] for x in anchor[:2])
+    limit = guide_partner - margin
     kept = jnp.concatenate([negative & (guide <= limit) for guide in rows[1]], axis=1)
     cosine = jnp.concatenate(rows[0], axis=1)
-    cost = numerics.softplus_sum((cosine - partner[:, None]) / temperature, kept)
-    return _infonce.over_rows(cost, cosine, kept, partner, real)
+    gap = (cosine - partner) / temperature
+    return _running.exponentials(gap, kept), _infonce.is_wrong(cosine, kept, partner)

@@ -51,9 +51,8 @@ def fastap(
         Cakir et al., "Deep Metric Learning to Rank", CVPR 2019, eq. 4-8.
     """
     _checks.check_positive_int("bins", bins, "the paper has 10")
-    return _apply(
-        Partial(_fastap_row, bins=bins), embeddings, labels, reduction, options
-    )
+    row = rows.Fold(Partial(_fastap_step, bins=bins), _fastap_terms)
+    return _apply(row, embeddings, labels, reduction, options)
 
 
 def histogram(
@@ -101,19 +100,19 @@ def histogram(
     _checks.check_positive_int("bins", bins, "151 nodes are 0.0133 apart")
     if bins < 2:
         raise ValueError(f"Expected `bins` to be at least 2, got {bins}; try 151.")
-    row = Partial(_density_row, bins=bins)
+    row = rows.Fold(Partial(_density_row, bins=bins))
     found = _apply(row, embeddings, labels, None, options)
     total, count = (jnp.sum(x, axis=0) for x in (found.total, found.count))
     axis_name = options.get("axis_name")
     if axis_name is not None:
         total, count = jax.lax.psum((total, count), axis_name)
     below = jnp.cumsum(numerics.divide(total, count))
-    row = Partial(_overlap_row, below=below)
+    row = rows.Fold(Partial(_overlap_row, below=below))
     return _apply(row, embeddings, labels, reduction, options)
 
 
 def _apply(
-    row: Partial,
+    row: rows.Fold,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     reduction: Reduction | None,
@@ -130,7 +129,10 @@ def _apply(
     )
 
 
-def _fastap_row(cosine: Array, positive: Array, negative: Array, *, bins: int) -> Terms:
+def _fastap_step(
+    cosine: Array, positive: Array, negative: Array, *, bins: int
+) -> tuple[Array, Array, Array]:
+    """Histograms `[b, nodes]` of the positives and of all, and how many positives."""
     squared = 2.0 - 2.0 * cosine
     width = 4.0 / bins
 
@@ -143,10 +145,14 @@ def _fastap_row(cosine: Array, positive: Array, negative: Array, *, bins: int) -
 
     centers = jnp.linspace(0.0, 4.0, bins + 1, dtype=cosine.dtype)
     near, every = jax.lax.map(lambda center: node(center, squared), centers)
-    share = numerics.divide(jnp.cumsum(near, axis=0), jnp.cumsum(every, axis=0))
-    count = jnp.sum(positive, axis=1, dtype=cosine.dtype)
-    precision = numerics.divide(jnp.sum(share * near, axis=0), count)
-    anchors = (count > 0).astype(cosine.dtype)
+    return near.T, every.T, jnp.sum(positive, axis=1, dtype=cosine.dtype)
+
+
+def _fastap_terms(state: tuple[Array, Array, Array]) -> Terms:
+    near, every, count = state
+    share = numerics.divide(jnp.cumsum(near, axis=1), jnp.cumsum(every, axis=1))
+    precision = numerics.divide(jnp.sum(share * near, axis=1), count)
+    anchors = (count > 0).astype(count.dtype)
     return Terms(jnp.where(count > 0, 1.0 - precision, 0.0), anchors, anchors)
 
 

@@ -9,7 +9,15 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _checks, numerics, pairs, reductions, rows, similarities
+from metricjax import (
+    _checks,
+    _running,
+    numerics,
+    pairs,
+    reductions,
+    rows,
+    similarities,
+)
 from metricjax.reductions import Reduction, Terms
 
 
@@ -25,6 +33,8 @@ class AlignedOptions(TypedDict, total=False):
         block_size: anchors in a block. Static.
         axis_name: inside `jax.shard_map`, the mesh axis (or axes) over which both sets
             are sharded; the candidates are then those of all devices.
+        ring: with `axis_name`, whether the candidates are passed from device to device
+            in the place of being gathered; see `rows.Options`. Static.
     """
 
     labels: ArrayLike | None
@@ -32,6 +42,7 @@ class AlignedOptions(TypedDict, total=False):
     weights: ArrayLike | None
     block_size: int | None
     axis_name: str | tuple[str, ...] | None
+    ring: bool
 
 
 def info_nce(
@@ -81,7 +92,7 @@ def info_nce(
         Contrast", CVPR 2020, arXiv:1911.05722, eq. 1.
     """
     return _apply(
-        Partial(_info_nce_row, temperature=temperature),
+        _info_nce(temperature=temperature),
         embeddings,
         other_embeddings,
         negative_embeddings,
@@ -138,7 +149,7 @@ def multiple_negatives(
         "Sentence-BERT", EMNLP 2019, arXiv:1908.10084.
     """
     return _apply(
-        Partial(_info_nce_row, scale=scale),
+        _info_nce(scale=scale),
         embeddings,
         other_embeddings,
         negative_embeddings,
@@ -185,7 +196,7 @@ def clip(
         Radford et al., "Learning Transferable Visual Models From Natural Language
         Supervision", ICML 2021, arXiv:2103.00020, figure 3.
     """
-    row = Partial(_info_nce_row, temperature=temperature)
+    row = _info_nce(temperature=temperature)
     both = (embeddings, other_embeddings), (other_embeddings, embeddings)
     ways = [_apply(row, *sides, reduction=reduction, **options) for sides in both]
     return jax.tree.map(lambda x, y: (x + y) / 2.0, *ways)
@@ -231,12 +242,15 @@ def siglip(
         Zhai et al., "Sigmoid Loss for Language Image Pre-Training", ICCV 2023,
         arXiv:2303.15343, eq. 2.
     """
-    row = Partial(_siglip_row, scale=scale, bias=bias)
+    row = rows.Fold(
+        Partial(_siglip_step, scale=scale, bias=bias),
+        Partial(_siglip_terms, scale=scale, bias=bias),
+    )
     return _apply(row, embeddings, other_embeddings, reduction=reduction, **options)
 
 
 def _apply(
-    row: Partial,
+    row: rows.Fold,
     embeddings: ArrayLike,
     other_embeddings: ArrayLike,
     negative_embeddings: ArrayLike | None = None,
@@ -248,6 +262,7 @@ def _apply(
     weights: ArrayLike | None = None,
     block_size: int | None = None,
     axis_name: str | tuple[str, ...] | None = None,
+    ring: bool = False,
 ) -> Any:
     """A row loss of each row of the first set against all rows of the second."""
     x, items = side(embeddings, labels, where, axis_name)
@@ -262,7 +277,7 @@ def _apply(
             "Expected `negative_embeddings` with `negative_where`, got None; pass the "
             "negatives, or leave both out."
         )
-    if axis_name is not None:
+    if axis_name is not None and not ring:
         others = jax.lax.all_gather(others, axis_name, tiled=True)
     ref_embeddings, ref_labels, ref_where = others
     return rows.apply(
@@ -279,6 +294,7 @@ def _apply(
         ref_where=ref_where,
         block_size=block_size,
         axis_name=axis_name,
+        ring=ring,
     )
 
 
@@ -322,7 +338,11 @@ def _further(
     return z, nobody, jnp.asarray(there)
 
 
-def _info_nce_row(
+def _info_nce(**hyperparameters: ArrayLike) -> rows.Fold:
+    return rows.Fold(Partial(_info_nce_step, **hyperparameters), info_nce_terms)
+
+
+def _info_nce_step(
     cosine: Array,
     positive: Array,
     negative: Array,
@@ -330,15 +350,21 @@ def _info_nce_row(
     *,
     scale: ArrayLike = 1.0,
     temperature: ArrayLike = 1.0,
-) -> Terms:
+) -> tuple[_running.Exponentials, Array]:
     del positive
-    partner, real = anchor
-    gap = scale * (cosine - partner[:, None]) / temperature
-    cost = numerics.softplus_sum(gap, negative)
-    return over_rows(cost, cosine, negative, partner, real)
+    partner = anchor[0][:, None]
+    gap = scale * (cosine - partner) / temperature
+    return _running.exponentials(gap, negative), is_wrong(cosine, negative, partner)
 
 
-def _siglip_row(
+def info_nce_terms(
+    state: tuple[_running.Exponentials, Array], anchor: tuple[Array, ...]
+) -> Terms:
+    """`log(1 + sum)` of the exponentials of the negatives, of each row that is real."""
+    return _over_rows(_running.softplus(state[0]), state[1], anchor[-1])
+
+
+def _siglip_step(
     cosine: Array,
     positive: Array,
     negative: Array,
@@ -346,20 +372,35 @@ def _siglip_row(
     *,
     scale: ArrayLike,
     bias: ArrayLike,
-) -> Terms:
+) -> tuple[Array, Array]:
     del positive
-    partner, real = anchor
     other = jax.nn.softplus(scale * cosine + bias)
-    cost = jax.nn.softplus(-(scale * partner + bias))
-    cost += jnp.sum(jnp.where(negative, other, 0.0), axis=1)
-    return over_rows(cost, cosine, negative, partner, real)
+    cost = jnp.sum(jnp.where(negative, other, 0.0), axis=1)
+    return cost, is_wrong(cosine, negative, anchor[0][:, None])
 
 
-def over_rows(
-    cost: Array, cosine: Array, negative: Array, partner: Array, real: Array
+def _siglip_terms(
+    state: tuple[Array, Array],
+    anchor: tuple[Array, Array],
+    *,
+    scale: ArrayLike,
+    bias: ArrayLike,
 ) -> Terms:
+    cost, wrong = state
+    partner, real = anchor
+    cost += jax.nn.softplus(-(scale * partner + bias))
+    return _over_rows(cost, wrong, real)
+
+
+def is_wrong(cosine: Array, negative: Array, partner: Array) -> Array:
+    """Bool `[b]`: a negative is at least as similar as the partner."""
+    return jnp.any(negative & (cosine >= partner), axis=1)
+
+
+def _over_rows(cost: Array, wrong: Array, real: Array) -> Terms:
     """`Terms` of one cost for each row that is real."""
-    wrong = real & jnp.any(negative & (cosine >= partner[:, None]), axis=1)
     return Terms(
-        jnp.where(real, cost, 0.0), real.astype(cost.dtype), wrong.astype(cost.dtype)
+        jnp.where(real, cost, 0.0),
+        real.astype(cost.dtype),
+        (real & wrong).astype(cost.dtype),
     )

@@ -8,7 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import distances, numerics, reductions, rows
+from metricjax import _running, distances, reductions, rows
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
@@ -54,9 +54,10 @@ def lifted_structure(
         Song et al., "Deep Metric Learning via Lifted Structured Feature Embedding",
         CVPR 2016, arXiv:1511.06452, eq. 4.
     """
-    far = _negatives_of_candidates(embeddings, labels, margin, distance, options)
+    step = Partial(_negatives_step, margin=margin)
+    far = _negatives_of_candidates(embeddings, labels, step, distance, options)
     return rows.apply(
-        Partial(_lifted_row, margin=margin),
+        rows.Fold(_lifted_row, given=rows.Fold(step, _running.log)),
         embeddings,
         labels,
         measure=distance,
@@ -69,12 +70,12 @@ def lifted_structure(
 def _negatives_of_candidates(
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
-    margin: ArrayLike,
+    step: Partial,
     distance: distances.Distance,
     options: rows.Options,
 ) -> Terms:
     """Terms with the logsumexp of each candidate's negatives, and if it has any."""
-    row = Partial(_negatives_row, margin=margin)
+    row = rows.Fold(step, _negatives_terms)
     refs, ref_labels = options.get("ref_embeddings"), options.get("ref_labels")
     if refs is None:
         own: rows.Options = {**options}
@@ -85,6 +86,7 @@ def _negatives_of_candidates(
             "Expected `ref_labels` with `ref_embeddings`, got None or `Pairs`; the "
             "negatives of a reference are needed too, so pass integer labels."
         )
+    ring = options.get("ring", False)
     return rows.terms(
         row,
         refs,
@@ -93,21 +95,26 @@ def _negatives_of_candidates(
         where=options.get("ref_where"),
         ids=options.get("ref_ids"),
         block_size=options.get("block_size"),
+        # Each device has all references, unless they go round.
+        axis_name=options.get("axis_name") if ring else None,
+        ring=ring,
     )
 
 
-def _pull(distances: Array, negative: Array, margin: ArrayLike) -> tuple[Array, Array]:
-    """`log sum_n exp(m - d_n)`, 0 where there is no negative, and whether there is."""
-    some = jnp.any(negative, axis=1)
-    pull = numerics.logsumexp(jnp.asarray(margin - distances), negative)
-    return jnp.where(some, pull, 0.0), some
+def _negatives_step(
+    distances: Array,
+    positive: Array,
+    negative: Array,
+    *unused: Any,
+    margin: ArrayLike,
+) -> _running.Exponentials:
+    """`sum_n exp(m - d_n)`."""
+    del positive, unused
+    return _running.exponentials(margin - distances, negative)
 
 
-def _negatives_row(
-    distances: Array, positive: Array, negative: Array, *, margin: ArrayLike
-) -> Terms:
-    del positive
-    pull, some = _pull(distances, negative, margin)
+def _negatives_terms(state: _running.Exponentials) -> Terms:
+    pull, some = _running.log(state)
     count = some.astype(pull.dtype)
     return Terms(pull, count, count)
 
@@ -117,10 +124,10 @@ def _lifted_row(
     positive: Array,
     negative: Array,
     candidates: tuple[Array, Array],
-    *,
-    margin: ArrayLike,
+    anchors: tuple[Array, Array],
 ) -> Terms:
-    own, some = (x[:, None] for x in _pull(distances, negative, margin))
+    del negative
+    own, some = (x[:, None] for x in anchors)
     other, other_some = (x[None, :] for x in candidates)
     # Each side is 0 where it is empty, so that neither branch is infinite.
     one = jnp.where(some, own, other)
@@ -175,8 +182,12 @@ def generalized_lifted_structure(
         Hermans et al., "In Defense of the Triplet Loss for Person Re-Identification",
         2017, arXiv:1703.07737, eq. 8.
     """
+    row = rows.Fold(
+        Partial(_generalized_step, margin=margin),
+        Partial(_generalized_terms, soft=soft),
+    )
     return rows.apply(
-        Partial(_generalized_row, margin=margin, soft=soft),
+        row,
         embeddings,
         labels,
         measure=distance,
@@ -185,17 +196,17 @@ def generalized_lifted_structure(
     )
 
 
-def _generalized_row(
-    distances: Array,
-    positive: Array,
-    negative: Array,
-    *,
-    margin: ArrayLike,
-    soft: bool,
+def _generalized_step(
+    distances: Array, positive: Array, negative: Array, *, margin: ArrayLike
+) -> tuple[_running.Exponentials, _running.Exponentials]:
+    pull = _running.exponentials(distances, positive)
+    return pull, _running.exponentials(margin - distances, negative)
+
+
+def _generalized_terms(
+    state: tuple[_running.Exponentials, _running.Exponentials], *, soft: bool
 ) -> Terms:
-    push, some_negative = _pull(distances, negative, margin)
-    # The same with the sign of the distance turned, and no margin.
-    pull, some_positive = _pull(-distances, positive, 0.0)
+    (pull, some_positive), (push, some_negative) = map(_running.log, state)
     some = some_negative & some_positive
     excess = jnp.where(some, pull + push, 0.0)
     penalty = jax.nn.softplus(excess) if soft else jnp.maximum(excess, 0.0)

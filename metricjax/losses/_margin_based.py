@@ -9,7 +9,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import _checks, distances, numerics, reductions, rows
+from metricjax import _checks, _running, distances, numerics, reductions, rows
 from metricjax.losses._triplets import selected
 from metricjax.pairs import Pairs, Triplets
 from metricjax.reductions import Reduction, Terms
@@ -80,14 +80,14 @@ def margin_based(
     if miner is not None:
         terms = _chosen_terms(miner, embeddings, labels, margin, b, options)
         return rows.reduce(terms, reduction, axis_name=options.get("axis_name"))
-    row = Partial(
-        _margin_row,
+    step = Partial(
+        _margin_step,
         margin=margin,
         cutoffs=(lower_cutoff, upper_cutoff),
         dim=jnp.shape(embeddings)[-1],
     )
     return rows.apply(
-        row,
+        rows.Fold(step, _margin_terms),
         embeddings,
         labels,
         prepare=numerics.l2_normalize,
@@ -132,8 +132,8 @@ def _chosen_terms(
     )
     anchors = unit(numerics.mask_rows(embeddings, options.get("where")))
     others = unit(rows.candidates(embeddings, **options))
-    pull = selected(distance, anchors, others, chosen.positive) - boundary[:, None]
-    push = boundary[:, None] - selected(distance, anchors, others, chosen.negative)
+    pull = selected(distance, anchors, others[chosen.positive]) - boundary[:, None]
+    push = boundary[:, None] - selected(distance, anchors, others[chosen.negative])
     excess = jnp.stack([pull, push], axis=2) + margin
     weight = jnp.where(chosen.valid[:, :, None], jnp.ones_like(excess), 0.0)
     weights = options.get("weights")
@@ -147,7 +147,7 @@ def _chosen_terms(
     return Terms(*(jnp.sum(x, axis=(1, 2)) for x in fields))
 
 
-def _margin_row(
+def _margin_step(
     distances: Array,
     positive: Array,
     negative: Array,
@@ -156,28 +156,42 @@ def _margin_row(
     margin: ArrayLike,
     cutoffs: tuple[ArrayLike, ArrayLike],
     dim: int,
-) -> Terms:
+) -> tuple[Terms, _running.Exponentials]:
+    """Terms of the positives; the negatives by weight, their costs and those active."""
     beyond = distances - boundary[:, None]
     pull, push = jnp.asarray(beyond + margin), jnp.asarray(margin - beyond)
-    near = positive.astype(distances.dtype)
-    draws = jnp.sum(near, axis=1, keepdims=True)
-    far = draws * _probability(distances, negative, cutoffs, dim)
-    cost = near * jnp.maximum(pull, 0.0) + far * jnp.maximum(push, 0.0)
-    active = jnp.where(pull > 0, near, 0.0) + jnp.where(push > 0, far, 0.0)
-    return Terms(*(jnp.sum(x, axis=1) for x in (cost, near + far, active)))
+    hinges = jnp.maximum(push, 0.0), (push > 0).astype(push.dtype)
+    near = Terms(
+        jnp.sum(jnp.where(positive, jnp.maximum(pull, 0.0), 0.0), axis=1),
+        jnp.sum(positive, axis=1, dtype=pull.dtype),
+        jnp.sum(positive & (pull > 0), axis=1, dtype=pull.dtype),
+    )
+    log_weight, usable = _log_weights(distances, negative, cutoffs, dim)
+    return near, _running.exponentials(log_weight, usable, hinges)
 
 
-def _probability(
+def _margin_terms(state: tuple[Terms, _running.Exponentials], _: Array) -> Terms:
+    near, far = state
+    cost, active = (numerics.divide(moment, far.total) for moment in far.moments)
+    draws = jnp.where(far.total != 0, near.count, 0.0)
+    return Terms(
+        near.total + draws * cost,
+        near.count + draws,
+        near.active + draws * active,
+    )
+
+
+def _log_weights(
     distances: Array,
     negative: Array,
     cutoffs: tuple[ArrayLike, ArrayLike],
     dim: int,
-) -> Array:
-    """With which distance-weighted sampling draws each negative; a constant."""
-    d = jax.lax.stop_gradient(distances)
-    usable = negative & (d < jnp.minimum(cutoffs[1], 2.0))
-    d = jnp.where(usable, jnp.maximum(d, cutoffs[0]), 1.0)
+) -> tuple[Array, Array]:
+    """Logarithm of each negative's weight, a constant, and which can be drawn."""
+    d, (lower, upper) = jax.lax.stop_gradient(
+        (distances, jax.tree.map(jnp.asarray, cutoffs))
+    )
+    usable = negative & (d < jnp.minimum(upper, 2.0))
+    d = jnp.where(usable, jnp.maximum(d, lower), 1.0)
     log_q = (dim - 2) * jnp.log(d) + (dim - 3) / 2 * jnp.log1p(-jnp.square(d) / 4.0)
-    total = numerics.logsumexp(-log_q, usable)
-    total = jnp.where(jnp.any(usable, axis=1), total, 0.0)[:, None]
-    return jnp.where(usable, jnp.exp(jnp.where(usable, -log_q - total, 0.0)), 0.0)
+    return -log_q, usable

@@ -2,6 +2,7 @@
 
 from typing import Any, Unpack
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
@@ -62,7 +63,7 @@ def contrastive(
         squared=squared,
     )
     return rows.apply(
-        row,
+        rows.Fold(row),
         embeddings,
         labels,
         measure=distance,
@@ -103,7 +104,7 @@ def _two_parts(
     """Weighted hinges of the positives and of the negatives, as two parts."""
 
     def part(mask: Array, excess: Array, weight: ArrayLike) -> Terms:
-        hinge = jnp.maximum(excess, 0.0)
+        hinge = jax.nn.relu(excess)
         cost = weight * (jnp.square(hinge) if squared else hinge)
         return Terms(
             jnp.sum(jnp.where(mask, cost, 0.0), axis=1),
@@ -217,11 +218,12 @@ def threshold_consistent_margin(
         margins=(positive_margin, negative_margin),
         weights=(positive_weight, negative_weight),
     )
-    return on_cosines(row, embeddings, labels, reduction, options, symmetric=True)
+    fold = rows.Fold(row)
+    return on_cosines(fold, embeddings, labels, reduction, options, symmetric=True)
 
 
 def on_cosines(
-    row: Partial,
+    row: rows.Fold,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     reduction: Reduction | None,
@@ -298,7 +300,7 @@ def intra_pair_variance(
     """
     unit, dot = numerics.l2_normalize, similarities.dot
     sums = rows.sums(
-        _cosine_row,
+        rows.Fold(_cosine_row),
         embeddings,
         labels,
         prepare=unit,
@@ -311,7 +313,8 @@ def intra_pair_variance(
         means=numerics.divide(sums.total, sums.count)[0],
         slacks=(positive_slack, negative_slack),
     )
-    return on_cosines(row, embeddings, labels, reduction, options, symmetric=True)
+    fold = rows.Fold(row)
+    return on_cosines(fold, embeddings, labels, reduction, options, symmetric=True)
 
 
 def _cosine_row(cosine: Array, positive: Array, negative: Array) -> Terms:

@@ -58,7 +58,7 @@ def siamese(
         Recognition", ICML Deep Learning Workshop 2015, section 3.2.
     """
     return rows.apply(
-        _siamese_row,
+        rows.Fold(_siamese_row),
         embeddings,
         labels,
         measure=Partial(heads.pairwise, head=head),

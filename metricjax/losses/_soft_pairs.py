@@ -1,6 +1,6 @@
 """Pair losses that weigh the pairs of an anchor against each other."""
 
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import distances, numerics, reductions, rows
+from metricjax import _running, distances, numerics, reductions, rows
 from metricjax.losses._pairwise import on_cosines
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
@@ -60,46 +60,74 @@ def multi_similarity(
         Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric
         Learning", CVPR 2019, arXiv:1904.06627, section 4.
     """
-    row = Partial(
-        _multi_similarity_row,
-        positive_scale=positive_scale,
-        negative_scale=negative_scale,
-        base=base,
-        epsilon=epsilon,
+    scales = {"positive_scale": positive_scale, "negative_scale": negative_scale}
+    step = Partial(_multi_similarity_step, base=base, epsilon=epsilon, **scales)
+    # They decide which pairs count, which has no derivative.
+    extremes = rows.Fold(_extremes, jax.lax.stop_gradient, _outer)
+    row = rows.Fold(
+        step,
+        Partial(_multi_similarity_terms, **scales),
+        given=None if epsilon is None else extremes,
     )
     return on_cosines(row, embeddings, labels, reduction, options)
 
 
-def _multi_similarity_row(
+def _extremes(cosine: Array, positive: Array, negative: Array) -> tuple[Array, Array]:
+    """The least cosine of the positives and the largest of the negatives."""
+    return (
+        jnp.min(jnp.where(positive, cosine, jnp.inf), axis=1),
+        jnp.max(jnp.where(negative, cosine, -jnp.inf), axis=1),
+    )
+
+
+def _outer(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
+    return jnp.minimum(one[0], other[0]), jnp.maximum(one[1], other[1])
+
+
+class _PullAndPush(NamedTuple):
+    """Exponentials of the positives and of the negatives, and whether there are any."""
+
+    pull: _running.Exponentials
+    push: _running.Exponentials
+    some_positive: Array
+    some_negative: Array
+
+
+def _multi_similarity_step(
     cosine: Array,
     positive: Array,
     negative: Array,
-    *,
+    *extremes: tuple[Array, Array],
     positive_scale: ArrayLike,
     negative_scale: ArrayLike,
     base: ArrayLike,
     epsilon: ArrayLike | None,
-) -> Terms:
-    some = _both(positive, negative)
+) -> _PullAndPush:
+    some = jnp.any(positive, axis=1), jnp.any(negative, axis=1)
     if epsilon is not None:
-        least = jnp.min(jnp.where(positive, cosine, jnp.inf), axis=1, keepdims=True)
-        most = jnp.max(jnp.where(negative, cosine, -jnp.inf), axis=1, keepdims=True)
+        least, most = (x[:, None] for x in extremes[0])
         positive = positive & (cosine < most + epsilon)
         negative = negative & (cosine > least - epsilon)
-    above = jnp.asarray(cosine - base)
-    pull = numerics.softplus_sum(-(positive_scale * above), positive) / positive_scale
-    push = numerics.softplus_sum(negative_scale * above, negative) / negative_scale
-    kept = some & jnp.any(positive | negative, axis=1)
-    return Terms(
-        jnp.where(some, pull + push, 0.0),
-        some.astype(cosine.dtype),
-        kept.astype(cosine.dtype),
+    above = cosine - base
+    return _PullAndPush(
+        _running.exponentials(-(positive_scale * above), positive),
+        _running.exponentials(negative_scale * above, negative),
+        *some,
     )
 
 
-def _both(positive: Array, negative: Array) -> Array:
-    """Bool `[b]`: the row has a positive and a negative."""
-    return jnp.any(positive, axis=1) & jnp.any(negative, axis=1)
+def _multi_similarity_terms(
+    state: _PullAndPush, *_: Any, positive_scale: ArrayLike, negative_scale: ArrayLike
+) -> Terms:
+    total = _running.softplus(state.pull) / positive_scale
+    total += _running.softplus(state.push) / negative_scale
+    some = state.some_positive & state.some_negative
+    kept = some & ((state.pull.total != 0) | (state.push.total != 0))
+    return Terms(
+        jnp.where(some, total, 0.0),
+        some.astype(total.dtype),
+        kept.astype(total.dtype),
+    )
 
 
 def circle(
@@ -141,29 +169,36 @@ def circle(
         Sun et al., "Circle Loss: A Unified Perspective of Pair Similarity
         Optimization", CVPR 2020, arXiv:2002.10857, section 3.
     """
-    row = Partial(_circle_row, margin=margin, scale=scale)
+    row = rows.Fold(Partial(_circle_step, margin=margin, scale=scale), _circle_terms)
     return on_cosines(row, embeddings, labels, reduction, options)
 
 
-def _circle_row(
+Two = tuple[_running.Exponentials, _running.Exponentials]
+
+
+def _circle_step(
     cosine: Array,
     positive: Array,
     negative: Array,
     *,
     margin: ArrayLike,
     scale: ArrayLike,
-) -> Terms:
-    some = _both(positive, negative)
+) -> Two:
     constant, m = jax.lax.stop_gradient((cosine, jnp.asarray(margin)))
     push = jnp.maximum(constant + m, 0.0) * (cosine - margin)
     pull = jnp.maximum(1.0 + m - constant, 0.0) * (cosine - 1.0 + margin)
-    logits = (
-        numerics.logsumexp(jnp.asarray(scale * push), negative),
-        numerics.logsumexp(-jnp.asarray(scale * pull), positive),
+    return (
+        _running.exponentials(scale * push, negative),
+        _running.exponentials(-(scale * pull), positive),
     )
-    total = jnp.where(some, logits[0], 0.0) + jnp.where(some, logits[1], 0.0)
-    anchors = some.astype(cosine.dtype)
-    return Terms(jnp.where(some, jax.nn.softplus(total), 0.0), anchors, anchors)
+
+
+def _circle_terms(state: Two) -> Terms:
+    (push, some_negative), (pull, some_positive) = map(_running.log, state)
+    some = some_negative & some_positive
+    total = jnp.where(some, jax.nn.softplus(push + pull), 0.0)
+    anchors = some.astype(total.dtype)
+    return Terms(total, anchors, anchors)
 
 
 def nca(
@@ -211,7 +246,9 @@ def nca(
         section 2: first `expected`, then the logarithmic form.
     """
     return rows.apply(
-        Partial(_nca_row, scale=scale, expected=expected),
+        rows.Fold(
+            Partial(_nca_step, scale=scale), Partial(_nca_terms, expected=expected)
+        ),
         embeddings,
         labels,
         measure=distance,
@@ -220,24 +257,23 @@ def nca(
     )
 
 
-def _nca_row(
-    distances: Array,
-    positive: Array,
-    negative: Array,
-    *,
-    scale: ArrayLike,
-    expected: bool,
-) -> Terms:
-    logits = -jnp.asarray(scale * distances)
-    some = jnp.any(positive, axis=1)
-    near = jnp.where(some, numerics.logsumexp(logits, positive), 0.0)
-    far = jnp.any(negative, axis=1)
-    push = jnp.where(far, numerics.logsumexp(logits, negative), 0.0)
+def _nca_step(
+    distances: Array, positive: Array, negative: Array, *, scale: ArrayLike
+) -> Two:
+    logits = -(scale * distances)
+    return (
+        _running.exponentials(logits, positive),
+        _running.exponentials(logits, negative),
+    )
+
+
+def _nca_terms(state: Two, *, expected: bool) -> Terms:
+    (near, some), (push, far) = map(_running.log, state)
     # -log(e^near / (e^near + e^push)); exactly 0, not a rounding, without negatives.
     gap = jnp.where(some & far, push - near, 0.0)
     cost = jax.nn.sigmoid(gap) if expected else jax.nn.softplus(gap)
-    active = (some & far).astype(logits.dtype)
-    return Terms(active * cost, some.astype(logits.dtype), active)
+    active = (some & far).astype(cost.dtype)
+    return Terms(active * cost, some.astype(cost.dtype), active)
 
 
 def ranked_list(
@@ -287,13 +323,13 @@ def ranked_list(
         Wang et al., "Ranked List Loss for Deep Metric Learning", CVPR 2019,
         arXiv:1903.03238, section 3.
     """
-    row = Partial(
-        _ranked_list_row,
+    step = Partial(
+        _ranked_list_step,
         margin=margin,
         boundary=boundary,
         temperatures=(positive_temperature, negative_temperature),
-        balance=balance,
     )
+    row = rows.Fold(step, Partial(_ranked_list_terms, balance=balance))
     return rows.apply(
         row,
         embeddings,
@@ -305,7 +341,7 @@ def ranked_list(
     )
 
 
-def _ranked_list_row(
+def _ranked_list_step(
     distances: Array,
     positive: Array,
     negative: Array,
@@ -313,28 +349,30 @@ def _ranked_list_row(
     margin: ArrayLike,
     boundary: ArrayLike,
     temperatures: tuple[ArrayLike, ArrayLike],
-    balance: ArrayLike,
-) -> Terms:
-    some = _both(positive, negative)
-    inner = jnp.asarray(distances - boundary + margin)
-    outer = jnp.asarray(boundary - distances)
-    pull, pulls = _weighted_mean(inner, positive, temperatures[0])
-    push, pushes = _weighted_mean(outer, negative, temperatures[1])
-    total = (1.0 - balance) * pull + balance * push
-    return Terms(
-        jnp.where(some, total, 0.0),
-        some.astype(distances.dtype),
-        (some & (pulls | pushes)).astype(distances.dtype),
+) -> _PullAndPush:
+    return _PullAndPush(
+        _weighed(jnp.asarray(distances - boundary + margin), positive, temperatures[0]),
+        _weighed(jnp.asarray(boundary - distances), negative, temperatures[1]),
+        jnp.any(positive, axis=1),
+        jnp.any(negative, axis=1),
     )
 
 
-def _weighted_mean(
+def _weighed(
     excess: Array, mask: Array, temperature: ArrayLike
-) -> tuple[Array, Array]:
-    """Mean of what is positive, weighed by `exp(temperature * excess)`; any there."""
-    mask = mask & (excess > 0)
-    some = jnp.any(mask, axis=1)
-    logits = jax.lax.stop_gradient(jnp.asarray(temperature * excess))
-    total = jnp.where(some, numerics.logsumexp(logits, mask), 0.0)[:, None]
-    weight = jnp.where(mask, jnp.exp(jnp.where(mask, logits - total, 0.0)), 0.0)
-    return jnp.sum(weight * excess, axis=1), some
+) -> _running.Exponentials:
+    """What is positive, weighed by `exp(temperature * excess)`, which is a constant."""
+    logits = jax.lax.stop_gradient(temperature * excess)
+    return _running.exponentials(logits, mask & (excess > 0), (excess,))
+
+
+def _ranked_list_terms(state: _PullAndPush, *, balance: ArrayLike) -> Terms:
+    pull, push = (numerics.divide(s.moments[0], s.total) for s in state[:2])
+    total = (1.0 - balance) * pull + balance * push
+    some = state.some_positive & state.some_negative
+    broken = (state.pull.total != 0) | (state.push.total != 0)
+    return Terms(
+        jnp.where(some, total, 0.0),
+        some.astype(total.dtype),
+        (some & broken).astype(total.dtype),
+    )

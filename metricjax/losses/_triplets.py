@@ -11,6 +11,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from metricjax import distances, mining, numerics, reductions, rows
+from metricjax.losses._hardest import HARD
 from metricjax.losses._positives import candidates
 from metricjax.losses._swap import swapped_row
 from metricjax.pairs import Pairs, Triplets
@@ -186,7 +187,7 @@ def triplet(
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     *,
-    miner: Callable[[Array, Pairs], Triplets] = mining.hard,
+    miner: Callable[[Array, Pairs], Triplets] | rows.Fold = mining.hard,
     margin: ArrayLike = 0.2,
     soft: bool = False,
     swap: bool = False,
@@ -204,7 +205,8 @@ def triplet(
         embeddings: `[batch, dim]`; not normalised inside.
         labels: int `[batch]`, or `Pairs` `[batch, n]`.
         miner: `(distances [b, n], Pairs) -> Triplets [b, k]`, of `metricjax.mining` or
-            your own; configure it with `jax.tree_util.Partial`.
+            your own; configure it with `jax.tree_util.Partial`. With `ring` only
+            `mining.hard`, or a `rows.Fold` that makes `Triplets`.
         margin: `m`, in units of the distance; a number or `[batch]`, one per anchor.
         soft: whether to use `log(1 + exp(d_ap - d_an + m))` for the hinge. Static.
         swap: whether `min(d_an, d_pn)` takes the place of `d_an` in the triplets that
@@ -227,13 +229,16 @@ def triplet(
         >>> round(float(triplet(x, y, miner=mining.easy)), 4)
         1.75
     """
+    if miner is mining.hard and options.get("ring"):
+        miner = HARD
     chosen = rows.mine(miner, embeddings, labels, measure=distance, **options)
     anchors = numerics.mask_rows(embeddings, options.get("where"))
-    others = rows.candidates(embeddings, **options)
-    d_ap = selected(distance, anchors, others, chosen.positive)
-    d_an = selected(distance, anchors, others, chosen.negative)
+    ends = jnp.stack(chosen[:2], axis=1)
+    positives, negatives = jnp.moveaxis(rows.take(embeddings, ends, **options), 1, 0)
+    d_ap = selected(distance, anchors, positives)
+    d_an = selected(distance, anchors, negatives)
     if swap:
-        d_an = jnp.minimum(d_an, _between(distance, others, chosen))
+        d_an = jnp.minimum(d_an, _between(distance, positives, negatives))
     gap = d_ap - d_an + _per_anchor(margin, anchors)[:, None]
     weights = options.get("weights")
     weight = jnp.where(chosen.valid, 1.0, 0.0).astype(gap.dtype)
@@ -247,17 +252,14 @@ def triplet(
     return rows.reduce(terms, reduction, axis_name=options.get("axis_name"))
 
 
-def _between(distance: distances.Distance, others: Array, chosen: Triplets) -> Array:
-    """Distances `[batch, k]` of each chosen positive to its chosen negative."""
-    pair = jax.vmap(jax.vmap(lambda x, y: distance(x[None], y[None])[0, 0]))
-    return pair(others[chosen.positive], others[chosen.negative])
+def _between(distance: distances.Distance, x: Array, y: Array) -> Array:
+    """Distances `[batch, k]` of each vector of the one to that of the other."""
+    return jax.vmap(jax.vmap(lambda x, y: distance(x[None], y[None])[0, 0]))(x, y)
 
 
-def selected(
-    distance: distances.Distance, anchors: Array, others: Array, index: Array
-) -> Array:
-    """Distances `[batch, k]` of each anchor to its chosen candidates."""
-    return jax.vmap(lambda x, y: distance(x[None], y)[0])(anchors, others[index])
+def selected(distance: distances.Distance, anchors: Array, others: Array) -> Array:
+    """Distances `[batch, k]` of each anchor to its own `others [batch, k, dim]`."""
+    return jax.vmap(lambda x, y: distance(x[None], y)[0])(anchors, others)
 
 
 def _apply(

@@ -1,7 +1,7 @@
 """Tuple losses: one anchor and one positive against all negatives at once."""
 
 import math
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
-from metricjax import numerics, reductions, rows, similarities
+from metricjax import _running, numerics, reductions, rows, similarities
 from metricjax.losses._positives import candidates, sum_over_positives
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
@@ -61,8 +61,9 @@ def n_pair(
     """
     own = numerics.mask_rows(embeddings, options.get("where"))
     squares = (jnp.sum(jnp.square(x), axis=-1) for x in (own, candidates(own, options)))
+    row = Partial(_n_pair_row, regularization=regularization)
     return rows.apply(
-        Partial(_n_pair_row, regularization=regularization),
+        rows.Fold(row, given=rows.Fold(_negatives_step, _all_negatives)),
         embeddings,
         labels,
         measure=similarities.dot,
@@ -79,39 +80,58 @@ def _n_pair_row(
     negative: Array,
     own: Array,
     others: Array,
+    negatives: "_Negatives",
     *,
     regularization: ArrayLike,
 ) -> Terms:
+    del negative
     penalty = regularization * (own[:, None] + others[None, :])
-    return _against_negatives(dot, dot, positive, negative, penalty)
+    return _against_negatives(dot, positive, negatives, penalty)
+
+
+class _Negatives(NamedTuple):
+    """Logsumexp of an anchor's negatives, the largest, and if there is one; `[b]`."""
+
+    total: Array
+    hardest: Array
+    some: Array
+
+
+def _negatives_step(
+    cosine: Array,
+    positive: Array,
+    negative: Array,
+    *unused: Any,
+    scale: ArrayLike = 1.0,
+) -> _running.Exponentials:
+    del positive, unused
+    return _running.exponentials(scale * cosine, negative)
+
+
+def _all_negatives(state: _running.Exponentials, *unused: Any) -> _Negatives:
+    del unused
+    total, some = _running.log(state)
+    return _Negatives(total, state.peak, some)
 
 
 def _against_negatives(
-    logits: Array,
     targets: Array,
     positive: Array,
-    negative: Array,
+    negatives: _Negatives,
     penalty: ArrayLike = 0.0,
 ) -> Terms:
     """`log(1 + sum_n exp(logit_n - target_p)) + penalty` summed over the positives.
 
     One logsumexp serves all positives of a row.
     """
-    pull, some = _all_negatives(logits, negative)
-    gap = pull[:, None] - targets
-    terms = positive & some[:, None]
-    hardest = jnp.max(jnp.where(negative, logits, -jnp.inf), axis=1)[:, None]
+    total, hardest, some = (x[:, None] for x in negatives)
+    gap = total - targets
+    terms = positive & some
     return Terms(
         jnp.sum(jnp.where(terms, jax.nn.softplus(gap) + penalty, 0.0), axis=1),
         jnp.sum(terms, axis=1, dtype=gap.dtype),
         jnp.sum(terms & (hardest > targets), axis=1, dtype=gap.dtype),
     )
-
-
-def _all_negatives(logits: Array, negative: Array) -> tuple[Array, Array]:
-    """Logsumexp over the negatives, 0 where there is none, and whether there is one."""
-    some = jnp.any(negative, axis=1)
-    return jnp.where(some, numerics.logsumexp(logits, negative), 0.0), some
 
 
 def tuplet_margin(
@@ -155,8 +175,10 @@ def tuplet_margin(
         Yu and Tao, "Deep Metric Learning with Tuplet Margin Loss", ICCV 2019,
         section 3.
     """
+    step = Partial(_negatives_step, scale=scale)
+    row = Partial(_tuplet_margin_row, margin=margin, scale=scale)
     return rows.apply(
-        Partial(_tuplet_margin_row, margin=margin, scale=scale),
+        rows.Fold(row, given=rows.Fold(step, _all_negatives)),
         embeddings,
         labels,
         prepare=numerics.l2_normalize,
@@ -170,13 +192,14 @@ def _tuplet_margin_row(
     cosine: Array,
     positive: Array,
     negative: Array,
+    negatives: _Negatives,
     *,
     margin: ArrayLike,
     scale: ArrayLike,
 ) -> Terms:
+    del negative
     slack = cosine * jnp.cos(margin) + numerics.sine(cosine) * jnp.sin(margin)
-    logits, targets = (jnp.asarray(scale * x) for x in (cosine, slack))
-    return _against_negatives(logits, targets, positive, negative)
+    return _against_negatives(jnp.asarray(scale * slack), positive, negatives)
 
 
 def angular(
@@ -255,7 +278,8 @@ def _angular_row(
         broken = jnp.any(chosen & (f > 0), axis=1).astype(cosine.dtype)
         return numerics.softplus_sum(f, chosen), broken
 
-    simple = _against_negatives(cosine, cosine, positive, negative)
+    negatives = _all_negatives(_negatives_step(cosine, positive, negative))
+    simple = _against_negatives(cosine, positive, negatives)
     zeros = jnp.zeros_like(simple.total)
     total, active = sum_over_positives(step, positive, (zeros, zeros))
     return Terms(total + n_pair_weight * simple.total, simple.count, active)

@@ -40,18 +40,19 @@ def multi_view_oracle(embeddings, other_embeddings, labels):
 
 
 def aligned(name, loss, oracle, inputs=ALIGNED) -> Row:
-    return Row(name, loss, oracle, inputs, refs=False)
+    return Row(name, loss, oracle, inputs, refs=False, ring=True)
 
 
 ROWS = [
-    Row("supcon", losses.supcon, oracles.supcon),
-    Row("ntxent", losses.ntxent, contrastive.ntxent),
+    Row("supcon", losses.supcon, oracles.supcon, ring=True),
+    Row("ntxent", losses.ntxent, contrastive.ntxent, ring=True),
     Row(
         "ntxent_negatives",
         Partial(losses.ntxent, other_positives=False, temperature=0.5),
         partial(contrastive.ntxent, other_positives=False, temperature=0.5),
+        ring=True,
     ),
-    Row("dcl", losses.dcl, contrastive.dcl),
+    Row("dcl", losses.dcl, contrastive.dcl, ring=True),
     aligned("info_nce", losses.info_nce, contrastive.info_nce),
     aligned(
         "multiple_negatives",
@@ -78,6 +79,7 @@ ROWS = [
         multi_view_oracle,
         ALIGNED,
         refs=False,
+        ring=True,
     ),
     Row(
         "vicreg",

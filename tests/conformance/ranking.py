@@ -60,6 +60,6 @@ ROWS = [
         pnp_dq,
         EMBEDDINGS | {"alpha": ()},
     ),
-    Row("fastap", losses.fastap, oracles.fastap),
-    Row("histogram", losses.histogram, oracles.histogram),
+    Row("fastap", losses.fastap, oracles.fastap, ring=True),
+    Row("histogram", losses.histogram, oracles.histogram, ring=True),
 ]

@@ -24,6 +24,7 @@ class Row(NamedTuple):
         refs: whether it takes `ref_embeddings` and `Pairs`: a pair loss.
         blocks: whether it takes `block_size`.
         sharded: whether it takes `axis_name`.
+        ring: whether it can pass candidates round a ring of devices.
         linear_memory: whether it needs no `[batch, batch]` array.
         frozen: `(**inputs, labels) -> oracle`, an oracle in which what the loss takes
             no gradient through (detached weights) is that of these inputs.
@@ -37,6 +38,7 @@ class Row(NamedTuple):
     refs: bool = True
     blocks: bool = True
     sharded: bool = True
+    ring: bool = False
     linear_memory: bool = True
     frozen: Callable[..., Callable[..., float]] | None = None
 

@@ -43,7 +43,7 @@ ROWS = [
         losses.siamese,
         oracles.siamese,
         EMBEDDINGS,
-        {},
+        {"ring": True},
         heads.weighted_l1_logits,
         oracles.weighted_l1,
         L1,

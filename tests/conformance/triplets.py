@@ -15,16 +15,18 @@ ROWS = [
         Partial(losses.triplet_all, soft=True, margin=0.1),
         partial(oracles.triplet_all, penalty=oracles.softplus, margin=0.1),
     ),
-    Row("triplet_hard", losses.triplet_hard, oracles.triplet_hard),
+    Row("triplet_hard", losses.triplet_hard, oracles.triplet_hard, ring=True),
     Row(
         "triplet_hard_soft",
         Partial(losses.triplet_hard, soft=True, margin=0.0),
         partial(oracles.triplet_hard, penalty=oracles.softplus, margin=0.0),
+        ring=True,
     ),
     Row(
         "triplet",
         Partial(losses.triplet, miner=mining.hard, margin=0.3),
         partial(oracles.triplet_hard, margin=0.3),
+        ring=True,
     ),
     Row(
         "triplet_semihard",

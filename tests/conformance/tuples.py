@@ -26,25 +26,30 @@ ROWS = [
         "triplet_hard_swap",
         Partial(losses.triplet_hard, swap=True),
         oracles.triplet_hard_swap,
+        ring=True,
     ),
-    Row("n_pair", losses.n_pair, oracles.n_pair),
-    Row("tuplet_margin", losses.tuplet_margin, oracles.tuplet_margin),
+    Row("n_pair", losses.n_pair, oracles.n_pair, ring=True),
+    Row("tuplet_margin", losses.tuplet_margin, oracles.tuplet_margin, ring=True),
     Row("angular", losses.angular, oracles.angular),
     Row(
         "angular_with_n_pair",
         Partial(losses.angular, angle=0.7, n_pair_weight=0.5),
         partial(oracles.angular, angle=0.7, n_pair_weight=0.5),
     ),
-    Row("lifted_structure", losses.lifted_structure, oracles.lifted_structure),
+    Row(
+        "lifted_structure", losses.lifted_structure, oracles.lifted_structure, ring=True
+    ),
     Row(
         "generalized_lifted_structure",
         losses.generalized_lifted_structure,
         oracles.generalized_lifted_structure,
+        ring=True,
     ),
     Row(
         "generalized_lifted_structure_soft",
         Partial(losses.generalized_lifted_structure, soft=True, margin=0.2),
         partial(oracles.generalized_lifted_structure, penalty=softplus, margin=0.2),
+        ring=True,
     ),
     Row(
         "margin_based",
@@ -52,6 +57,7 @@ ROWS = [
         oracles.margin_based,
         EMBEDDINGS | {"boundary": ()},
         frozen=oracles.margin_based_frozen,
+        ring=True,
     ),
     Row(
         "margin_based_all_triplets",
