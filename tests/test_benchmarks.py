@@ -1,13 +1,14 @@
 """The benchmarks' own parts: what they compare, tell and draw; nothing is timed."""
 
 import copy
+import functools
 import json
 
 import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import harness, plots, report, worker
+from benchmarks import harness, plots, report, scale, worker
 from benchmarks.cases import AREAS, Case, cases
 
 EVERY = [case for area in [*AREAS, "growth"] for case in cases(area)]
@@ -115,3 +116,35 @@ def test_growth_is_drawn_with_a_peer_that_stops_early(tmp_path):
     picture = matplotlib.image.imread(path)
     assert picture.shape[0] > 400
     assert np.ptp(picture[..., :3]) > 0.9
+
+
+# --- memory over devices --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", scale.SLOTS)
+def test_the_plan_of_memory_is_what_is_compiled(optimizer):
+    case = (1_000_000, 128, 8, optimizer)
+    planned, compiled = scale.planned_bytes(*case), scale.compiled_bytes(*case)
+    assert planned == pytest.approx(compiled, rel=0.1)
+
+
+def test_every_form_computes_the_same_and_is_told_in_the_table(monkeypatch):
+    monkeypatch.setattr(scale, "SECONDS", 0.0)
+    batch = scale.grown(scale.BATCH_FORMS, [64], scale.batch_program, largest_dense=64)
+    classes = scale.grown(
+        scale.CLASS_FORMS, [800], scale.class_program, largest_dense=64
+    )
+    record = {"batch": list(batch), "classes": list(classes), "plan": []}
+    assert [f["form"] for f in record["batch"]] == list(scale.BATCH_FORMS)
+    text = scale.table(record)
+    assert text.count("MiB, ") == 6
+    assert "| 800 | - | " in text
+
+
+def test_forms_that_differ_are_refused(monkeypatch):
+    monkeypatch.setattr(scale, "SECONDS", 0.0)
+    other = functools.partial(scale.BATCH_FORMS["blocks"][1], temperature=0.2)
+    forms = {**scale.BATCH_FORMS, "blocks": (1, other)}
+    monkeypatch.setattr(scale, "BATCH_FORMS", forms)
+    with pytest.raises(AssertionError, match="the forms disagree at 64"):
+        list(scale.grown(forms, [64], scale.batch_program, largest_dense=64))

@@ -1,13 +1,15 @@
 """All pairs of a set of embeddings, tile by tile; used by `verification`."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
@@ -23,15 +25,15 @@ NEITHER, IMPOSTOR, GENUINE = 0, 1, 2
 class Side(NamedTuple):
     """One side of the pairs, filled up to whole tiles."""
 
-    embeddings: Array
-    labels: Array  # int32, negative where a row is in no pair
+    embeddings: Array | np.ndarray
+    labels: Array | np.ndarray  # int32, negative where a row is in no pair
 
 
 class Tiles(NamedTuple):
     """All pairs between two sides; of one side with itself, each pair once."""
 
-    rows: Side
-    columns: Side
+    rows: Side  # [rows, ...]
+    columns: Side  # [devices, share, ...]
     similarity: Similarity
     alone: bool
     size: int
@@ -51,39 +53,60 @@ def make_tiles(
     others: tuple[ArrayLike, np.ndarray] | None,
     similarity: Similarity,
     size: int | None,
+    mesh: Mesh | None = None,
 ) -> Tiles:
     """Tiles of at most `size` by `size` pairs between (embeddings, labels).
 
-    A negative label is in no pair.
+    A negative label is in no pair. With a mesh each of its devices has its share of the
+    columns, and is sent the rows tile by tile.
     """
     # Equal labels stay equal, whatever their dtype, once they are counted from 0.
     both = own[1] if others is None else np.concatenate([own[1], others[1]])
     values, places = np.unique(both, return_inverse=True)
     places = np.where(values[places] < 0, -1, places).astype(np.int32)
     left, right = np.split(places, [len(own[1])])
+    if others is None:
+        right = left
     size = min(size or TILE, max(len(left), len(right), 1))
-    rows = _fill(own[0], left, size)
-    columns = rows if others is None else _fill(others[0], right, size)
+    rows = _fill(own[0], left, size, np if mesh else jnp)
+    columns = _shares((own if others is None else others)[0], right, size, mesh)
     return Tiles(rows, columns, Partial(similarity), others is None, size)
 
 
-def _fill(embeddings: ArrayLike, labels: np.ndarray, size: int) -> Side:
-    extra = -len(labels) % size
-    x = jnp.pad(numerics.promote(embeddings), ((0, extra), (0, 0)))
-    return Side(x, jnp.asarray(np.pad(labels, (0, extra), constant_values=-1)))
+def _fill(embeddings: ArrayLike, labels: np.ndarray, multiple: int, numpy: Any) -> Side:
+    """Filled up to a multiple, in arrays of NumPy or of JAX."""
+    extra = -len(labels) % multiple
+    x = numpy.pad(numpy.asarray(numerics.promote(embeddings)), ((0, extra), (0, 0)))
+    return Side(x, numpy.asarray(np.pad(labels, (0, extra), constant_values=-1)))
+
+
+def _shares(
+    embeddings: ArrayLike, labels: np.ndarray, size: int, mesh: Mesh | None
+) -> Side:
+    if mesh is None:
+        side = _fill(embeddings, labels, size, jnp)
+        return jax.tree.map(lambda x: x[None], side)
+    devices = mesh.devices.size
+    # Filled up on the host, so that no device ever holds the whole.
+    side = _fill(embeddings, labels, size * devices, np)
+    side = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), side)
+    return jax.device_put(side, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 
 def _places(tiles: Tiles) -> Iterator[tuple[int, int]]:
-    height, width = len(tiles.rows.labels), len(tiles.columns.labels)
+    (height,), (devices, width) = map(np.shape, (tiles.rows[1], tiles.columns[1]))
+    # Below the diagonal there is nothing new, if one device has all columns.
+    skip = tiles.alone and devices == 1
     for row in range(0, height, tiles.size):
-        for column in range(row if tiles.alone else 0, width, tiles.size):
+        for column in range(row if skip else 0, width, tiles.size):
             yield row, column
 
 
 def _each(function: Callable, tiles: Tiles, *args: float) -> Iterator:
     for row, column in _places(tiles):
+        here = slice(row, row + tiles.size)
         yield function(
-            tiles.rows,
+            jax.tree.map(operator.itemgetter(here), tiles.rows),
             tiles.columns,
             tiles.similarity,
             row,
@@ -96,7 +119,7 @@ def _each(function: Callable, tiles: Tiles, *args: float) -> Iterator:
 
 def number(tiles: Tiles) -> int:
     """How many pairs there are, padding included."""
-    rows, columns = len(tiles.rows.labels), len(tiles.columns.labels)
+    rows, columns = np.size(tiles.rows.labels), np.size(tiles.columns.labels)
     return rows * (rows - 1) // 2 if tiles.alone else rows * columns
 
 
@@ -132,7 +155,7 @@ def count(tiles: Tiles, bins: int) -> Counted:
 
 @functools.partial(jax.jit, static_argnames=("alone", "size"))
 def _pairs(
-    rows: Side,
+    left: Side,
     columns: Side,
     similarity: Similarity,
     row: int,
@@ -141,21 +164,27 @@ def _pairs(
     alone: bool,
     size: int,
 ) -> tuple[Array, Array]:
-    """Similarities of one tile, and what each pair is."""
+    """Similarities of a tile of each device, and what each pair is.
 
-    def cut(side: Side, start: int) -> Side:
-        return jax.tree.map(
-            lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), side
+    Both are `[devices, size, size]`.
+    """
+    devices, share = jnp.shape(columns.labels)
+
+    def tile(columns: Side, first: Array) -> tuple[Array, Array]:
+        right = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, column, size), columns
         )
+        scores = similarity(jnp.asarray(left.embeddings), right.embeddings)
+        scores = numerics.promote(scores)
+        labels = jnp.asarray(left.labels)[:, None], right.labels[None]
+        kind = jnp.where(labels[0] == labels[1], GENUINE, IMPOSTOR)
+        wanted = (labels[0] >= 0) & (labels[1] >= 0)
+        if alone:
+            places = jnp.arange(size)
+            wanted &= row + places[:, None] < first + column + places[None]
+        return scores, jnp.where(wanted, kind, NEITHER)
 
-    left, right = cut(rows, row), cut(columns, column)
-    scores = numerics.promote(similarity(left.embeddings, right.embeddings))
-    kind = jnp.where(left.labels[:, None] == right.labels[None], GENUINE, IMPOSTOR)
-    wanted = (left.labels[:, None] >= 0) & (right.labels[None] >= 0)
-    if alone:
-        places = jnp.arange(size)
-        wanted &= row + places[:, None] < column + places[None]
-    return scores, jnp.where(wanted, kind, NEITHER)
+    return jax.vmap(tile)(columns, share * jnp.arange(devices))
 
 
 @functools.partial(jax.jit, static_argnames=("alone", "size"))
@@ -168,7 +197,7 @@ def _range(*args: object, alone: bool, size: int) -> tuple[Array, Array]:
 
 @functools.partial(jax.jit, static_argnames=("alone", "size"))
 def _codes(
-    rows: Side,
+    left: Side,
     columns: Side,
     similarity: Similarity,
     row: int,
@@ -180,9 +209,9 @@ def _codes(
     alone: bool,
     size: int,
 ) -> Array:
-    """`kind * bins + bin` of each pair of a tile."""
+    """`kind * bins + bin` of each pair of the tiles."""
     scores, kind = _pairs(
-        rows, columns, similarity, row, column, alone=alone, size=size
+        left, columns, similarity, row, column, alone=alone, size=size
     )
     place = jnp.clip((scores - low) * scale, 0, bins - 1).astype(jnp.int32)
     return kind * bins + place

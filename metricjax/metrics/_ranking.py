@@ -13,7 +13,9 @@ reciprocal rank and the hit rate, which are summed over the group.
 """
 
 import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -176,12 +178,21 @@ def _sort(values: Array, wanted: Array) -> tuple[Array, Array]:
 
 def count_on_host(scores: Array, relevant: Array) -> Counts:
     """The same counts, the relevant in ascending order, by NumPy's sort."""
-    wanted = np.sort(np.asarray(relevant), axis=1)
+    threads = min(os.cpu_count() or 1, len(scores))
+    # NumPy sorts without Python's lock, so that every core has its part of the rows.
+    parts = (np.array_split(np.asarray(x), threads) for x in (scores, relevant))
+    with ThreadPoolExecutor(threads) as pool:
+        counts = list(pool.map(_count_rows, *parts))
+    return Counts(*(jnp.asarray(np.concatenate(x)) for x in zip(*counts, strict=True)))
+
+
+def _count_rows(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
+    wanted = np.sort(relevant, axis=1)
     valid = wanted < np.inf
     start, stop = _runs(wanted)
     relevant_above = valid.sum(axis=1, keepdims=True, dtype=np.int32) - stop
-    counts = *_search(np.sort(np.asarray(scores), axis=1), wanted), relevant_above
-    return Counts(*map(jnp.asarray, (*counts, stop - start, valid)))
+    above, tied = _search(np.sort(scores, axis=1), wanted)
+    return above, tied, relevant_above, stop - start, valid
 
 
 def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

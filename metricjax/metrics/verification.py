@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from metricjax import _checks, numerics, similarities
@@ -103,6 +104,7 @@ class Options(TypedDict, total=False):
     ref_where: ArrayLike | None
     similarity: Similarity
     block_size: int | None
+    mesh: Mesh | None
 
 
 class Verification(NamedTuple):
@@ -250,6 +252,7 @@ def all_pairs(
     ref_where: ArrayLike | None = None,
     similarity: Similarity = similarities.cosine,
     block_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Similarities of all pairs of a set, and which are genuine; on the host.
 
@@ -265,6 +268,8 @@ def all_pairs(
         ref_where: bool `[refs]`, the same for `ref_embeddings`.
         similarity: `(x [n, dim], y [m, dim]) -> [n, m]`, larger is closer.
         block_size: rows and columns of a tile of pairs; 2048 by default.
+        mesh: shard `ref_embeddings`, or else the set, over all devices of this mesh,
+            which work on a tile each; one device by default.
 
     Returns:
         `(similarities [pairs], is_same [pairs])`, in no particular order.
@@ -288,6 +293,7 @@ def all_pairs(
         ref_where=ref_where,
         similarity=similarity,
         block_size=block_size,
+        mesh=mesh,
     )
     return _pair_blocks.gather(tiles)
 
@@ -302,13 +308,14 @@ def _tiles(
     ref_where: ArrayLike | None = None,
     similarity: Similarity = similarities.cosine,
     block_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> _pair_blocks.Tiles:
     check_sides(embeddings, labels, ref_embeddings, ref_labels, where, ref_where)
     own = embeddings, np.asarray(known(labels, where))
     others = None
     if ref_embeddings is not None and ref_labels is not None:
         others = ref_embeddings, np.asarray(known(ref_labels, ref_where))
-    return _pair_blocks.make_tiles(own, others, similarity, block_size)
+    return _pair_blocks.make_tiles(own, others, similarity, block_size, mesh)
 
 
 def pair_scores(

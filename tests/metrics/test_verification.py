@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.sharding import AxisType
 from sklearn import metrics as sklearn_metrics
 
 from metricjax import distances
@@ -194,6 +195,24 @@ def test_pairs_between_two_sets(labelled):
         assert got.auc == pytest.approx(oracle.auc(*want), abs=1e-4)
         assert got.genuine == sum(want[1])
         assert got.genuine + got.impostors == 23 * 9
+
+
+@pytest.mark.parametrize("devices", [2, 8])
+def test_pairs_are_the_same_with_one_side_on_many_devices(labelled, devices):
+    x, labels = labelled
+    kinds = (AxisType.Auto,)
+    mesh = jax.make_mesh((devices,), ("a",), kinds, devices=jax.devices()[:devices])
+    for others in ({}, {"ref_embeddings": x[:7], "ref_labels": labels[:7]}):
+        for block_size in (3, None):
+            options = {**others, "block_size": block_size, "mesh": mesh}
+            expected = verification.all_pairs(x, labels, **others)
+            found = verification.all_pairs(x, labels, **options)
+            order, other = (np.lexsort(pair) for pair in (expected, found))
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_allclose(a[other], b[order], atol=1e-6)
+            curve = verification.roc_of_embeddings(x, labels, bins=1000, **options)
+            alone = verification.roc_of_embeddings(x, labels, bins=1000, **others)
+            assert verification.auc(curve) == pytest.approx(verification.auc(alone))
 
 
 def test_bins_give_exact_counts_at_their_edges(rng):
