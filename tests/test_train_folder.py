@@ -10,7 +10,8 @@ import pytest
 
 import train
 from metricjax import bundle, gallery
-from metricjax.data import pixels
+from metricjax.data import deferred, pixels
+from metricjax.training import pictures
 from tests.bundle.conftest import digits, picture
 from tests.bundle.test_images import bomb
 from tests.cli.conftest import mj
@@ -273,7 +274,7 @@ def test_a_folder_that_stays_on_disk_gives_the_same_batches(
     monkeypatch.setattr(pixels, "memory_room", lambda: 0)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     _, large = prepared([*arguments, "--out", str(tmp_path / "b")])
-    assert isinstance(large.splits[0].train.images, pixels.Rows)
+    assert isinstance(large.splits[0].train.images, deferred.Rows)
     batches = [
         plan.experiment.batches(plan.splits[0].train, 0)(3) for plan in (plain, large)
     ]
@@ -285,6 +286,28 @@ def test_a_folder_that_stays_on_disk_gives_the_same_batches(
             assert other is None
         else:
             np.testing.assert_array_equal(one.images, np.asarray(other.images))
+
+
+def test_a_folder_that_is_streamed_trains_to_the_same_bits(
+    people, tmp_path, capsys, monkeypatch
+):
+    for name in ("draw", "draw_examples"):
+        monkeypatch.setattr(pictures, name, lambda *_, **__: None)
+    monkeypatch.setattr(train, "leave_bundles", lambda *_: None)
+    for name, flags in (("held", []), ("streamed", ["--stream"])):
+        assert started(people, tmp_path / name, *SPLIT, *flags) == 0
+        shown = capsys.readouterr().out
+        assert ("decoded for each batch" in shown) == bool(flags)
+    results = [
+        (tmp_path / name / "results.json").read_text() for name in ("held", "streamed")
+    ]
+    assert results[0] == results[1]
+
+
+def test_only_image_files_are_streamed(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train.main([*FLAGS, "--stream", "--out", str(out)]) == 2
+    assert refused(capsys, "Expected --stream with --data folder:PATH", "got digits")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,12 @@ _IMAGE = ("path", "image", "file", "filename")
 _LABEL = ("label", "category", "class", "identity")
 
 
-def load(path: pathlib.Path, *, size: tuple[int, int] | None = None) -> dataset.Dataset:
+def load(
+    path: pathlib.Path,
+    *,
+    size: tuple[int, int] | None = None,
+    stream: bool = False,
+) -> dataset.Dataset:
     """The examples of a CSV file with a header, in the order of its lines.
 
     The header, in any case, names one column of texts (text, sentence, question or
@@ -28,6 +33,7 @@ def load(path: pathlib.Path, *, size: tuple[int, int] | None = None) -> dataset.
     Args:
         path: the file, in UTF-8.
         size: (height, width) to stretch all images to; if None they must agree.
+        stream: decode the images whenever they are indexed; see `deferred.Rows`.
 
     Returns:
         The data set: `images` `[n, buckets]` of texts, else as in any other.
@@ -41,9 +47,15 @@ def load(path: pathlib.Path, *, size: tuple[int, int] | None = None) -> dataset.
     table = _read(path)
     if table.is_images:
         files = _listed(table, path)
-        return folders.assembled(files, pixels.decode(files.paths, size=size), path)
+        decoded = pixels.decode(files.paths, size=size, stream=stream)
+        return folders.assembled(files, decoded, path)
     if size is not None:
         raise ValueError(f"Expected no size for the texts in {path}, got {size}.")
+    if stream:
+        raise ValueError(
+            f"Expected a list of image files to stream, got texts in {path}; leave "
+            "`stream` out."
+        )
     names, labels = np.unique(table.labels, return_inverse=True)
     vectors = text.hashed_ngrams(table.contents)
     return dataset.checked(vectors, labels, names.tolist(), path, vectors=True)

@@ -21,8 +21,9 @@ class Dataset(NamedTuple):
     """Labelled images, or other things in the form of uint8 arrays.
 
     Attributes:
-        images: `[n, height, width, channels]` uint8, with 1 or 3 channels; of texts
-            `[n, buckets]` uint8, the counts of `text.hashed_ngrams`, which
+        images: `[n, height, width, channels]` uint8, with 1 or 3 channels; if they are
+            streamed, what stands for such an array and is read when it is indexed. Of
+            texts `[n, buckets]` uint8, the counts of `text.hashed_ngrams`, which
             `encoders.MLP` takes with `image_shape=(buckets,)`.
         labels: `[n]` int32, in `[0, len(names))`.
         names: the name of each class.

@@ -11,7 +11,10 @@ _SHOWN = 3
 
 
 def load(
-    folder: pathlib.Path, *, size: tuple[int, int] | None = None
+    folder: pathlib.Path,
+    *,
+    size: tuple[int, int] | None = None,
+    stream: bool = False,
 ) -> dataset.Dataset:
     """The images of a folder; identities and files in the order of their names.
 
@@ -23,6 +26,7 @@ def load(
     Args:
         folder: the folder that holds the sub-folders.
         size: (height, width) to stretch all images to; if None they must agree.
+        stream: decode the images whenever they are indexed; see `deferred.Rows`.
 
     Returns:
         The data set.
@@ -33,7 +37,8 @@ def load(
         ImportError: if Pillow is missing.
     """
     files = image_files.find_identities(folder)
-    return assembled(files, pixels.decode(files.paths, size=size), folder)
+    decoded = pixels.decode(files.paths, size=size, stream=stream)
+    return assembled(files, decoded, folder)
 
 
 def assembled(

@@ -1,10 +1,13 @@
 """Image files found and read, with one plain sentence for each bad one."""
 
 import itertools
+import math
 import os
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -191,6 +194,24 @@ def fitted(image: Any, size: tuple[int, int] | None) -> NDArray[np.uint8]:
 
 def open_upright(path: Path) -> Any:
     """A file as a Pillow image in mode L or RGB; raises as `read` does."""
+    with quiet():
+        return open_in_thread(path)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence Pillow, which warns of odd metadata; not for threads.
+
+    Filters of warnings belong to the whole process: two threads that change them at
+    the same time may leave them changed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def open_in_thread(path: Path) -> Any:
+    """As `open_upright`, in any thread: warnings are left as they are."""
     _check_regular(path)
     image_module = dataset.import_pillow()
     # What Pillow raises for a file that is cut short, garbled or not an image
@@ -200,20 +221,15 @@ def open_upright(path: Path) -> Any:
         image_module.DecompressionBombError,
     )
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata too, which is of no interest here.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", image_module.DecompressionBombWarning)
-            with image_module.open(path) as file:
+        with image_module.open(path) as file:
+            if file.width * file.height <= (image_module.MAX_IMAGE_PIXELS or math.inf):
                 return _upright(_eight_bits(file, image_module), file.getexif())
-    except image_module.DecompressionBombWarning as error:
-        raise ValueError(
-            f"Expected an image of a usual size in {path}, got: {error}"
-        ) from error
+            claimed = f"{file.width} x {file.height} pixels"
     except damage as error:
         raise ValueError(
             f"Expected an image file in {path}, got: {error}; remove or replace it."
         ) from error
+    raise ValueError(f"Expected an image of a usual size in {path}, got {claimed}.")
 
 
 def is_grey(path: Path) -> bool:

@@ -32,6 +32,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     split: str = "train",
     size: int | tuple[int, int] | None = None,
+    stream: bool = False,
 ) -> dataset.Dataset:
     """Load a data set as uint8 images, int32 labels and class names.
 
@@ -61,6 +62,9 @@ train |
         split: which part of the set.
         size: (height, width) to stretch all images to, or one number for both. By
             default they keep their size, which must then be the same for all.
+        stream: keep no pixels of `folder:PATH` or of the files in `csv:PATH`: the
+            images stand for an array, and what is indexed of them is decoded then, in
+            threads. For sets that fit neither into memory nor on the disk.
 
     Returns:
         The data set.
@@ -68,7 +72,8 @@ train |
     Raises:
         FileNotFoundError: if the files are not found; the message says what to do.
         ImportError: if a package is missing; the message says what to install.
-        ValueError: if a file is damaged, or the name or split is unknown.
+        ValueError: if a file is damaged, the name or split is unknown, or data that
+            are not image files are to be streamed.
 
     Example:
         >>> digits = load("digits", size=14)
@@ -79,10 +84,15 @@ train |
     kind, _, path = name.partition(":")
     if kind == "folder" and path:
         _check_only_train(name, split)
-        return folders.load(pathlib.Path(path), size=shape)
+        return folders.load(pathlib.Path(path), size=shape, stream=stream)
     if kind == "csv" and path:
         _check_only_train(name, split)
-        return csv_files.load(pathlib.Path(path), size=shape)
+        return csv_files.load(pathlib.Path(path), size=shape, stream=stream)
+    if stream:
+        raise ValueError(
+            f"Expected folder:PATH or csv:PATH to stream image files from, got {name}; "
+            "leave `stream` out."
+        )
     if kind == "tfds" and path:
         return tfds.load(path, _folder(data_dir), split, size=shape)
     found = _load_own_size(name, kind, path, data_dir, split)

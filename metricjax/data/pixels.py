@@ -1,18 +1,23 @@
-"""Image files decoded once into one array: in memory, or in a file if it is large."""
+"""Image files decoded once into one array: in memory, or in a file if it is large.
 
+Or looked through once, and decoded again whenever they are indexed.
+"""
+
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metricjax.data import image_files
+from metricjax.data import deferred, image_files
 
 # Arrays up to this many bytes stay in memory, if that is no more than a quarter of
 # what is free.
@@ -21,6 +26,8 @@ _SHARE = 0.25
 _FORMAT = 1
 _IMAGES, _FACTS = "images.npy", "facts.npz"
 _ARRAYS = ("rows", "digests", "sizes", "grey")
+# Files read between two looks at what came out; whole images are never kept.
+_CHUNK = 64
 
 Advance = Callable[[int], None]
 
@@ -29,8 +36,9 @@ class Decoded(NamedTuple):
     """What a list of image files holds.
 
     Attributes:
-        images: `[n, height, width, channels]` uint8, in memory or on disk; None if the
-            files have different sizes and no common one was given.
+        images: `[n, height, width, channels]` uint8, in memory or on disk, or
+            `deferred.Rows` that stand for it; None if the files have different sizes
+            and no common one was given.
         rows: `[n]` int, the number of the file of each image; the other files are bad.
         digests: `[n]` bytes, equal for equal pixels at their full size.
         sizes: `[n, 2]` int, height and width of each file, upright.
@@ -38,7 +46,7 @@ class Decoded(NamedTuple):
         problems: one sentence for each file that cannot be read.
     """
 
-    images: NDArray[np.uint8] | None
+    images: Any
     rows: NDArray[np.int64]
     digests: NDArray[np.bytes_]
     sizes: NDArray[np.int64]
@@ -50,6 +58,7 @@ def decode(
     paths: Sequence[pathlib.Path],
     *,
     size: tuple[int, int] | None = None,
+    stream: bool = False,
     advance: Advance = lambda count: None,
     room: int | None = None,
     cache: pathlib.Path | None = None,
@@ -60,9 +69,14 @@ def decode(
     the paths, sizes and times of the image files: the same list is read from there the
     next time. The file is complete or not there.
 
+    With `stream` the files are looked through once, to the last pixel, and no pixel is
+    kept: the images are decoded again whenever they are indexed. What was found goes
+    to the cache where the array would have gone.
+
     Args:
         paths: of the image files.
         size: (height, width) to stretch all images to; if None they must agree.
+        stream: keep no pixels.
         advance: called with the number of files done, after each.
         room: bytes that the array may take in memory; `memory_room()` if None.
         cache: folder of such files; `cache_folder()` if None.
@@ -75,17 +89,25 @@ def decode(
         ImportError: if Pillow is missing.
     """
     shape = _shape(paths, size)
-    stretch = size is not None
     needed = 0 if shape is None else len(paths) * int(np.prod(shape))
+    look = functools.partial(
+        _look_through,
+        paths=paths,
+        shape=None if stream else shape,
+        advance=advance,
+        stretch=size is not None,
+    )
     if needed <= (memory_room() if room is None else room):
-        return _decode_into(_empty, paths, shape, advance, stretch=stretch)
+        return _to_be_streamed(look(_empty), paths, size) if stream else look(_empty)
     assert shape is not None, "an array without a shape needs no room"
-    place = (cache_folder() if cache is None else cache) / _key(paths, shape)
+    key = _key(paths, () if stream else shape)
+    place = (cache_folder() if cache is None else cache) / key
     if not place.is_dir():
-        found = _fill(place, paths, shape, advance, stretch=stretch)
-        if found.images is None:
+        found = _fill(place, look, keep_always=stream)
+        if found.images is None and not stream:
             return found
-    return _reopened(place)
+    found = _reopened(place)
+    return _to_be_streamed(found, paths, size) if stream else found
 
 
 def memory_room() -> int:
@@ -125,41 +147,79 @@ def _empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     return np.empty(shape, np.uint8)
 
 
-def _decode_into(
+def _look_through(
     allocate: Callable[[tuple[int, ...]], np.ndarray],
+    *,
     paths: Sequence[pathlib.Path],
     shape: tuple[int, int, int] | None,
     advance: Advance,
-    *,
     stretch: bool,
 ) -> Decoded:
+    """Read every file once; keep no pixels if no shape is given."""
     out = None if shape is None else allocate((len(paths), *shape))
-    rows, digests, sizes, grey, problems = [], [], [], [], []
-    for number, path in enumerate(paths):
+    rows, looks, problems = [], [], []
+    for number, look in enumerate(_looks(paths, None if shape is None else shape[:2])):
         advance(1)
-        try:
-            image = image_files.open_upright(path)
-        except (ValueError, OSError) as error:
-            problems.append(image_files.sentence(path, error))
+        if isinstance(look, str):
+            problems.append(look)
             continue
-        whole = image_files.fitted(image, None)
-        sizes.append(whole.shape[:2])
-        grey.append(whole.shape[2] == 1)
-        digests.append(_digest(whole))
-        if out is not None and not stretch and whole.shape[:2] != out.shape[1:3]:
+        if out is not None and not stretch and look.size != out.shape[1:3]:
             out = None
         if out is not None:
             # Grey pixels are repeated in every channel.
-            out[len(rows)] = image_files.fitted(image, out.shape[1:3])
+            out[len(rows)] = look.pixels
         rows.append(number)
+        looks.append(look._replace(pixels=None))
     return Decoded(
         None if out is None else out[: len(rows)],
         np.array(rows, np.int64),
-        np.array(digests, "S32"),
-        np.array(sizes, np.int64).reshape(-1, 2),
-        np.array(grey, bool),
+        np.array([look.digest for look in looks], "S32"),
+        np.array([look.size for look in looks], np.int64).reshape(-1, 2),
+        np.array([look.grey for look in looks], bool),
         tuple(problems),
     )
+
+
+class _Look(NamedTuple):
+    """What one file holds."""
+
+    pixels: NDArray[np.uint8] | None
+    size: tuple[int, int]
+    grey: bool
+    digest: bytes
+
+
+def _looks(
+    paths: Sequence[pathlib.Path], size: tuple[int, int] | None
+) -> Iterator[_Look | str]:
+    """Each file in turn, with its pixels at a size if one is given; or its problem."""
+    look = functools.partial(_look, size=size)
+    with ThreadPoolExecutor(deferred.cores()) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            with image_files.quiet():
+                found = list(pool.map(look, paths[start : start + _CHUNK]))
+            yield from found
+
+
+def _look(path: pathlib.Path, size: tuple[int, int] | None) -> _Look | str:
+    try:
+        image = image_files.open_in_thread(path)
+    except (ValueError, OSError) as error:
+        return image_files.sentence(path, error)
+    whole = image_files.fitted(image, None)
+    pixels = None if size is None else image_files.fitted(image, size)
+    return _Look(pixels, whole.shape[:2], whole.shape[2] == 1, _digest(whole))
+
+
+def _to_be_streamed(
+    found: Decoded, paths: Sequence[pathlib.Path], size: tuple[int, int] | None
+) -> Decoded:
+    """The same with images that are decoded when they are indexed."""
+    if not len(found.rows) or (size is None and (found.sizes != found.sizes[0]).any()):
+        return found
+    height, width = found.sizes[0].tolist() if size is None else size
+    shape = (height, width, 1 if found.grey.all() else 3)
+    return found._replace(images=deferred.of_files(paths, found.rows, shape))
 
 
 def _digest(pixels: NDArray[np.uint8]) -> bytes:
@@ -184,12 +244,7 @@ def _key(paths: Sequence[pathlib.Path], shape: tuple[int, ...]) -> str:
 
 
 def _fill(
-    place: pathlib.Path,
-    paths: Sequence[pathlib.Path],
-    shape: tuple[int, int, int],
-    advance: Advance,
-    *,
-    stretch: bool,
+    place: pathlib.Path, look: Callable[..., Decoded], *, keep_always: bool
 ) -> Decoded:
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = place.with_name(f".{place.name}-{secrets.token_hex(8)}")
@@ -199,8 +254,8 @@ def _fill(
         return _open_new(fresh / _IMAGES, shape)
 
     try:
-        found = _decode_into(allocate, paths, shape, advance, stretch=stretch)
-        if found.images is not None:
+        found = look(allocate)
+        if keep_always or found.images is not None:
             facts = {name: getattr(found, name) for name in _ARRAYS}
             problems = np.array(json.dumps(found.problems))
             np.savez(fresh / _FACTS, problems=problems, **facts)
@@ -223,37 +278,19 @@ def _open_new(path: pathlib.Path, shape: tuple[int, ...]) -> np.memmap:
             try:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             except OSError as error:
-                reason = f"{error.strerror} for {images.nbytes} bytes of images"
+                reason = (
+                    f"{error.strerror} for {images.nbytes} bytes of images; --stream "
+                    "decodes them for each batch instead"
+                )
                 raise OSError(error.errno, reason, str(path.parent.parent)) from error
     return images
 
 
 def _reopened(place: pathlib.Path) -> Decoded:
-    images = np.load(place / _IMAGES, mmap_mode="r")
     with np.load(place / _FACTS, allow_pickle=False) as facts:
         arrays = {name: facts[name] for name in _ARRAYS}
         problems = tuple(json.loads(str(facts["problems"])))
-    return Decoded(images[: len(arrays["rows"])], problems=problems, **arrays)
-
-
-class Rows:
-    """Some rows of an array that lies on disk, read when they are indexed.
-
-    It stands for `images[rows]` where that would fill the memory.
-    """
-
-    def __init__(self, images: NDArray[np.uint8], rows: NDArray[np.integer]) -> None:
-        self._images, self._rows = images, rows
-        self.dtype, self.ndim = images.dtype, images.ndim
-        self.shape = (len(rows), *images.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
-        return np.asarray(self._images[self._rows[index]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if copy is False:
-            raise ValueError("Expected leave to copy: these rows lie apart on disk.")
-        return np.asarray(self[:], dtype)
+    images = None
+    if (place / _IMAGES).exists():
+        images = np.load(place / _IMAGES, mmap_mode="r")[: len(arrays["rows"])]
+    return Decoded(images, problems=problems, **arrays)

@@ -1,8 +1,9 @@
 """Training: state, step, loop, checkpoints, evaluation, recipes and reports.
 
 For a loop of your own, `step.make_step` and `state.init` are all that is needed;
-`loop.fit` adds progress, logs, checkpoints and exact resume, `parallel` many devices;
-`run` does what `train.py` does. The modules are imported when first used.
+`loop.fit` adds progress, logs, checkpoints and exact resume, `parallel` many devices,
+`processes` many machines; `run` does what `train.py` does. The modules are imported
+when first used.
 """
 
 import importlib
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metricjax.training import (
         checkpoints,
+        contrast,
         evaluate,
         experiment,
         finetune,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         optimizers,
         parallel,
         pictures,
+        processes,
         recipes,
         report,
         run,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "checkpoints",
+    "contrast",
     "evaluate",
     "experiment",
     "finetune",
@@ -46,6 +50,7 @@ __all__ = [
     "optimizers",
     "parallel",
     "pictures",
+    "processes",
     "recipes",
     "report",
     "run",

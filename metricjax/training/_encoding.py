@@ -1,8 +1,9 @@
-"""Encoders made of others: of counts, and a part of the batch at a time."""
+"""Encoders of a kind: of counts, a part of the batch at a time, and Koch's net."""
 
 from typing import Any
 
 import jax.numpy as jnp
+from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -43,3 +44,20 @@ def in_chunks(apply: encoders.Apply, chunk: int) -> encoders.Apply:
         return chosen(params, state, images, train=train, key=key)
 
     return chunked
+
+
+def koch(
+    image_shape: tuple[int, ...], width: int, dim: int, rngs: nnx.Rngs
+) -> encoders.Koch:
+    """The paper's net for the paper's images, its light form for smaller ones."""
+    if min(image_shape[:2]) >= 105:
+        return encoders.Koch(image_shape=image_shape, width=width, units=dim, rngs=rngs)
+    return encoders.Koch(
+        image_shape=image_shape,
+        width=width,
+        units=dim,
+        kernels=(5, 5, 3, 3),
+        padding="SAME",
+        paper_init=False,
+        rngs=rngs,
+    )

@@ -4,6 +4,7 @@ Only what training needs is kept: an identity with a single image is in no pair 
 identity, so that it can neither be learned nor be tested.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.text import Text
 from metricjax.data import (
     Dataset,
     csv_files,
+    deferred,
     folders,
     image_files,
     pixels,
@@ -47,35 +49,38 @@ def read(settings: Settings, *, console: Console | None = None) -> Reading | Non
     """Read the image files that the settings name.
 
     Args:
-        settings: `data`, `labels`, `image_size` and `skip_bad` are used.
+        settings: `data`, `stream`, `labels`, `image_size` and `skip_bad` are used.
         console: where the report is shown, before anything is refused.
 
     Returns:
         The data set and its report; None if the settings name data of another kind.
 
     Raises:
-        ValueError: if a file cannot be used, or there is no pair of one identity.
+        ValueError: if a file cannot be used, there is no pair of one identity, or data
+            that are not image files are to be streamed.
         OSError: if the folder or file is not found.
         ImportError: if Pillow is missing.
     """
     kind, _, path = settings.data.partition(":")
-    if not path or kind not in ("folder", "csv"):
-        return None
-    find = image_files.find_identities if kind == "folder" else csv_files.images
-    files = find(Path(path))
+    files = None
+    if path and kind in ("folder", "csv"):
+        find = image_files.find_identities if kind == "folder" else csv_files.images
+        files = find(Path(path))
     if files is None:
+        _check_not_streamed(settings)
         return None
     console = console or Console(quiet=True)
     side = settings.image_size
     with _progress(len(files.paths), console) as advance:
         size = None if side is None else (side, side)
-        decoded = pixels.decode(files.paths, size=size, advance=advance)
+        decoded = pixels.decode(
+            files.paths, size=size, stream=settings.stream, advance=advance
+        )
     found = inspect(files, decoded)
     show(found, console, title=f"Data set {settings.data}")
-    if isinstance(decoded.images, np.memmap):
-        console.print(
-            _kept(decoded.images), markup=False, highlight=False, soft_wrap=True
-        )
+    where = _where(decoded)
+    if where:
+        console.print(where, markup=False, highlight=False, soft_wrap=True)
     for hint in _hints(found, settings):
         console.print(hint, highlight=False, soft_wrap=True)
     dataset = folders.assembled(files, decoded, path, skip_bad=settings.skip_bad)
@@ -108,12 +113,30 @@ def show(inspection: Inspection, console: Console, *, title: str) -> None:
         )
 
 
-def _kept(images: np.memmap) -> str:
-    return (
-        f"The images fill {images.nbytes / 2**20:,.0f} MiB and are kept decoded in "
-        f"{pixels.cache_folder()}, for this run and the next; what is there may be "
-        "deleted."
-    )
+def _check_not_streamed(settings: Settings) -> None:
+    if settings.stream:
+        raise ValueError(
+            "Expected --stream with --data folder:PATH or a csv:PATH of image files, "
+            f"got {settings.data}; leave it out."
+        )
+
+
+def _where(decoded: pixels.Decoded) -> str | None:
+    """Where images are that are not in memory."""
+    images = decoded.images
+    if isinstance(images, np.memmap):
+        return (
+            f"The images fill {images.nbytes / 2**20:,.0f} MiB and are kept decoded in "
+            f"{pixels.cache_folder()}, for this run and the next; what is there may be "
+            "deleted. With --stream nothing is kept."
+        )
+    if isinstance(images, deferred.Rows):
+        size = math.prod(images.shape) / 2**20
+        return (
+            f"The images would fill {size:,.0f} MiB; they are decoded for each batch, "
+            "while the one before is trained on."
+        )
+    return None
 
 
 def _hints(found: Inspection, settings: Settings) -> list[str]:

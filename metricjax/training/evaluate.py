@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from metricjax import encoders, numerics, similarities
+from metricjax.data import deferred
 from metricjax.metrics import retrieval, verification
+from metricjax.training import inputs
 
 __all__ = ["METRICS", "embedder", "raw_pixels", "scores"]
 
@@ -30,7 +32,8 @@ def embedder(
 ) -> Embed:
     """Compile an encoder for the evaluation of any number of images.
 
-    The last batch is padded, so that there is one program for all of them. With views,
+    The last batch is padded, so that there is one program for all of them; images that
+    are not in memory are read while those before are encoded. With views,
     the embedding of an image is the direction of the sum of unit embeddings
     `f(x) / |f(x)|` over its views.
 
@@ -65,9 +68,14 @@ def embedder(
     programs = [jax.jit(of_view(view)) for view in views] or [jax.jit(encode)]
 
     def embed(params: Any, state: Any, images: np.ndarray) -> np.ndarray:
-        parts = []
-        for start in range(0, len(images), batch):
-            part = images[start : start + batch]
+        def cut(number: int) -> np.ndarray:
+            return images[number * batch : (number + 1) * batch]
+
+        count, parts = -(-len(images) // batch), []
+        is_read_late = isinstance(images, deferred.Rows)
+        take = inputs.ahead(cut, steps=count) if is_read_late else cut
+        for number in range(count):
+            part = take(number)
             missing = [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1)
             padded = np.pad(part, missing)
             found = sum(program(params, state, padded) for program in programs)

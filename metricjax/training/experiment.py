@@ -1,5 +1,6 @@
 """What a recipe builds: how to start, how to step, and how to draw batches."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from metricjax import encoders, heads, numerics, similarities, transforms
+from metricjax import encoders, heads, similarities, transforms
 from metricjax.data import augment
 from metricjax.reductions import Terms, mean
 from metricjax.training import (
@@ -19,19 +20,20 @@ from metricjax.training import (
     finetune,
     inputs,
     optimizers,
+    parallel,
     state,
     step,
 )
 from metricjax.training.evaluate import Similarity
-from metricjax.training.settings import ClassSettings, PairSettings, Settings
+from metricjax.training.settings import BatchSettings, ClassSettings, Settings
 
 __all__ = [
     "Experiment",
     "assemble",
+    "check_square",
     "class_weights",
     "classifier",
     "encoder",
-    "pairwise",
     "resampling",
     "supervised",
 ]
@@ -47,6 +49,9 @@ class Experiment(NamedTuple):
             function of t; the labels are `[n]` int in `[0, classes)`.
         apply: the encoder, with parameters `state.params["encoder"]`.
         similarity: by which its embeddings are compared.
+        class_sharded: `mesh -> Experiment`, the same problem with the class weights of
+            `params["head"]` divided among devices; None if it has none, or a loss that
+            needs all of them at once.
     """
 
     init: Callable[[Array], state.State]
@@ -54,6 +59,7 @@ class Experiment(NamedTuple):
     batches: inputs.Batches
     apply: encoders.Apply
     similarity: Similarity = similarities.cosine
+    class_sharded: "Callable[[Mesh], Experiment] | None" = None
 
 
 def supervised(
@@ -105,7 +111,7 @@ def supervised(
         >>> int(problem.init(jax.random.key(0)).step)
         0
     """
-    _check_square(settings, image_shape)
+    check_square(settings, image_shape)
     model = encoder(settings, image_shape)
     function = step.supervised(
         model.apply,
@@ -182,6 +188,8 @@ def assemble(
     if settings.freeze:
         shapes = jax.eval_shape(init_params, jax.random.key(0))[0]
         rule = finetune.freeze(rule, _frozen(settings), shapes)
+    if settings.accumulate > 1:
+        rule = optimizers.accumulated(rule, settings.accumulate)
 
     def init(key: Array) -> state.State:
         run_key, params_key = jax.random.split(key)
@@ -197,6 +205,7 @@ def assemble(
         )
 
     update = step.make_step(loss_function, rule)
+    batches = inputs.streamed(batches, steps=settings.steps)
     return Experiment(init, update, batches, model.apply, similarity)
 
 
@@ -209,12 +218,15 @@ def _frozen(settings: Settings) -> list[str]:
 
 
 def classifier(
-    settings: ClassSettings,
+    settings: BatchSettings,
     image_shape: tuple[int, ...],
     classes: int,
     loss: Callable[..., Any],
     *,
     subcenters: int | None = None,
+    memory: Any = None,
+    advance: Callable[[Any, Array], tuple[Any, Any]] | None = None,
+    mesh: Mesh | None = None,
 ) -> Experiment:
     """The training problem of a margin softmax: one weight vector for each class.
 
@@ -222,38 +234,72 @@ def classifier(
         settings: of the recipe.
         image_shape: `(height, width, channels)`.
         classes: number of training classes, before symmetries multiply them.
-        loss: `(embeddings, class_weights, labels, share) -> Terms`, where `share` of
-            the margin is in force: it grows from 0 to 1 during the warm-up.
+        loss: `(embeddings, class_weights, labels, given, **options) -> Terms`, which
+            passes its options on to a loss that takes `losses.SoftmaxOptions`.
         subcenters: weight vectors of each class, if there are several.
+        memory: what is kept from step to step, at its start; by default the number of
+            the step.
+        advance: `(memory, embeddings) -> (memory, given)`; by default `given` is the
+            share of the margin that is in force, which grows from 0 to 1 during the
+            warm-up.
+        mesh: of devices among which the class weights are divided; by default each has
+            all of them.
 
     Returns:
         What `metricjax.training.run` trains.
 
     Example:
         >>> from metricjax import losses
-        >>> def loss(x, class_weights, y, share):
+        >>> def loss(x, class_weights, y, share, **options):
         ...     return losses.cosface(
-        ...         x, class_weights, y, margin=0.2 * share, reduction=None
+        ...         x, class_weights, y, margin=0.2 * share, reduction=None, **options
         ...     )
         >>> problem = classifier(ClassSettings(dim=4), (28, 28, 1), 7, loss)
         >>> jax.eval_shape(problem.init, jax.random.key(0)).params["head"].shape
         (56, 4)
     """
+    rows, chosen, padding = classes * settings.symmetries, loss, 0
+    if mesh is not None:
+        chosen = parallel.class_sharded(loss, mesh, classes=rows)
+        padding = parallel.padded_classes(rows, mesh) - rows
+    move = advance or functools.partial(_share, settings)
 
-    def warmed(embeddings: Array, params: Any, labels: Array, memory: Any) -> Any:
-        steps = settings.warm_up * settings.steps
-        share = jnp.minimum(memory["step"] / steps, 1.0) if steps else 1.0
-        terms = loss(embeddings, params["head"], labels, share)
-        return terms, {"step": memory["step"] + 1}
+    def remembering(x: Array, params: Any, labels: Array, memory: Any) -> Any:
+        memory, given = move(memory, x)
+        return chosen(x, params["head"], labels, given), memory
 
-    return supervised(
+    def divided(mesh: Mesh) -> Experiment:
+        return classifier(
+            settings,
+            image_shape,
+            classes,
+            loss,
+            subcenters=subcenters,
+            memory=memory,
+            advance=advance,
+            mesh=mesh,
+        )
+
+    problem = supervised(
         settings,
         image_shape,
-        warmed,
+        remembering,
         batches=inputs.shuffled_batches(settings, batch=settings.batch),
-        init_head=class_weights(settings, classes, subcenters=subcenters),
-        memory={"step": np.int32(0)},
+        init_head=class_weights(
+            settings, classes, subcenters=subcenters, padding=padding
+        ),
+        memory={"step": np.int32(0)} if memory is None else memory,
     )
+    return problem._replace(class_sharded=divided)
+
+
+def _share(settings: Settings, memory: Any, embeddings: Array) -> tuple[Any, Any]:
+    """The next number of the step, and the share of the margin in this one."""
+    del embeddings
+    warm_up = settings.warm_up if isinstance(settings, ClassSettings) else 0.0
+    steps = warm_up * settings.steps
+    share = jnp.minimum(memory["step"] / steps, 1.0) if steps else 1.0
+    return {"step": memory["step"] + 1}, share
 
 
 def class_weights(
@@ -262,6 +308,7 @@ def class_weights(
     *,
     name: str = "head",
     subcenters: int | None = None,
+    padding: int = 0,
 ) -> Callable[[Array], dict[str, Array]]:
     """The `init_head` of losses that have a vector for each class.
 
@@ -270,6 +317,7 @@ def class_weights(
         classes: number of training classes, before symmetries multiply them.
         name: of these parameters.
         subcenters: vectors of each class, if there are several.
+        padding: rows of zeros at the end.
 
     Returns:
         `key -> {name: class_weights}`.
@@ -285,42 +333,10 @@ def class_weights(
         weights = heads.init_class_weights(
             key, rows, settings.dim, subcenters=subcenters
         )
-        return {name: weights}
+        edges = [(0, padding)] + [(0, 0)] * (weights.ndim - 1)
+        return {name: jnp.pad(weights, edges) if padding else weights}
 
     return init_head
-
-
-def pairwise(
-    settings: PairSettings,
-    image_shape: tuple[int, ...],
-    loss: Callable[[Array, Array], Any],
-) -> Experiment:
-    """The training problem of a loss of unit embeddings, in batches of P x K images.
-
-    Args:
-        settings: of the recipe.
-        image_shape: `(height, width, channels)`.
-        loss: `(embeddings, labels) -> Terms`, of embeddings of length one.
-
-    Returns:
-        What `metricjax.training.run` trains.
-
-    Example:
-        >>> from metricjax import losses
-        >>> def loss(x, y):
-        ...     return losses.supcon(x, y, reduction=None)
-        >>> problem = pairwise(PairSettings(dim=4), (28, 28, 1), loss)
-        >>> sorted(jax.eval_shape(problem.init, jax.random.key(0)).params)
-        ['encoder']
-    """
-
-    def of_units(embeddings: Array, params: Any, labels: Array) -> Any:
-        return loss(numerics.l2_normalize(embeddings), labels)
-
-    batches = inputs.pk_batches(
-        settings, classes=settings.batch_classes, examples=settings.batch_examples
-    )
-    return supervised(settings, image_shape, of_units, batches=batches)
 
 
 def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferred:
@@ -353,7 +369,7 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
         "mlp": lambda rngs: encoders.MLP(
             image_shape=image_shape, hidden=(16 * width,) * 2, dim=dim, rngs=rngs
         ),
-        "koch": lambda rngs: _koch(image_shape, width, dim, rngs),
+        "koch": lambda rngs: _encoding.koch(image_shape, width, dim, rngs),
     }
     model = encoders.deferred(builders[settings.encoder])
     apply = model.apply
@@ -368,23 +384,6 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     if settings.chunk is not None:
         apply = _encoding.in_chunks(apply, settings.chunk)
     return model._replace(apply=apply)
-
-
-def _koch(
-    image_shape: tuple[int, ...], width: int, dim: int, rngs: nnx.Rngs
-) -> encoders.Koch:
-    """The paper's net for the paper's images, its light form for smaller ones."""
-    if min(image_shape[:2]) >= 105:
-        return encoders.Koch(image_shape=image_shape, width=width, units=dim, rngs=rngs)
-    return encoders.Koch(
-        image_shape=image_shape,
-        width=width,
-        units=dim,
-        kernels=(5, 5, 3, 3),
-        padding="SAME",
-        paper_init=False,
-        rngs=rngs,
-    )
 
 
 def resampling(apply: encoders.Apply, size: int) -> encoders.Apply:
@@ -421,7 +420,19 @@ def resampling(apply: encoders.Apply, size: int) -> encoders.Apply:
     return resampled
 
 
-def _check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:
+def check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:
+    """Raise if symmetries are wanted of images that are not square.
+
+    Args:
+        settings: its `symmetries` is used.
+        image_shape: `(height, width, channels)`.
+
+    Raises:
+        ValueError: if they are.
+
+    Example:
+        >>> check_square(Settings(symmetries=1), (4, 5, 1))
+    """
     if settings.symmetries > 1 and image_shape[0] != image_shape[1]:
         raise ValueError(
             f"Expected square images for {settings.symmetries} symmetries, got "

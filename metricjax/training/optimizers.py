@@ -1,4 +1,4 @@
-"""The optimiser of the recipes."""
+"""The optimiser of the recipes, and one step of it for several batches."""
 
 import functools
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import optax
 
 from metricjax.training.settings import Settings
 
-__all__ = ["adamw", "decayed"]
+__all__ = ["accumulated", "adamw", "decayed"]
 
 
 def adamw(
@@ -18,7 +18,7 @@ def adamw(
     """AdamW with warm-up and cosine decay; weight decay on kernels only.
 
     Args:
-        settings: its learning rate, weight decay and steps are used.
+        settings: its learning rate, weight decay, steps and accumulation are used.
         rates: factors of the learning rate for parts of the parameters, by name.
 
     Returns:
@@ -28,12 +28,13 @@ def adamw(
         >>> optimizer = adamw(Settings(steps=10))
         >>> state = optimizer.init({"kernel": jax.numpy.ones(2)})
     """
+    updates = settings.steps // settings.accumulate
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=settings.learning_rate,
         # From 1, so that not even the first step is wasted on a rate of zero.
-        warmup_steps=max(1, round(0.15 * settings.steps)),
-        decay_steps=max(2, settings.steps),
+        warmup_steps=max(1, round(0.15 * updates)),
+        decay_steps=max(2, updates),
     )
     optimizer = optax.adamw(
         lambda count: schedule(count + 1),
@@ -46,6 +47,31 @@ def adamw(
         for name, rate in (rates or {}).items()
     ]
     return optax.chain(optimizer, *scaled) if scaled else optimizer
+
+
+def accumulated(
+    optimizer: optax.GradientTransformation, batches: int
+) -> optax.GradientTransformation:
+    """The same optimiser with one update for several batches, by their mean gradient.
+
+    Its own schedules count updates. In between parameters stay as they are.
+
+    Args:
+        optimizer: an optax gradient transformation.
+        batches: for each update, at least 1.
+
+    Returns:
+        An optax gradient transformation, for `optax.MultiSteps` does it.
+
+    Example:
+        >>> optimizer = accumulated(optax.sgd(1.0), 2)
+        >>> state = optimizer.init(0.0)
+        >>> first, state = optimizer.update(1.0, state)
+        >>> second, state = optimizer.update(3.0, state)
+        >>> float(first), float(second)
+        (0.0, -2.0)
+    """
+    return optax.MultiSteps(optimizer, batches).gradient_transformation()
 
 
 def _is_part(params: Any, name: str) -> Any:

@@ -7,8 +7,10 @@ from typing import Literal
 __all__ = [
     "BatchSettings",
     "ClassSettings",
+    "MemorySettings",
     "PairSettings",
     "Settings",
+    "TeacherSettings",
     "check_positive",
 ]
 
@@ -40,6 +42,10 @@ class Settings:
 
     skip_bad: bool = False
     """Go on without image files that cannot be used, instead of refusing the folder."""
+
+    stream: bool = False
+    """Decode image files anew for each batch, in the background, and keep no pixels:
+    for a folder or list of them that fits neither into memory nor on the disk."""
 
     input_size: int | None = None
     """Pixels a side that the encoder sees: resampled by the map that augments them."""
@@ -120,8 +126,13 @@ class Settings:
     that of the whole batch, for one more pass. Batch norm sees a chunk, not the batch,
     and dropout draws anew."""
 
+    accumulate: int = 1
+    """Batches for each update of the parameters, which takes the mean of their
+    gradients. Unlike --chunk this compares no image with those of another batch, so
+    that the loss is that of small batches. Rates count updates."""
+
     steps: int = 400
-    """Training steps of a split."""
+    """Training steps of a split, a batch each."""
 
     learning_rate: float = 3e-3
     """Largest rate: reached after 15 % of the steps, then a cosine down to zero."""
@@ -139,8 +150,14 @@ class Settings:
         check_positive(
             self,
             *("splits", "evaluated_images", "width", "dim"),
-            *("steps", "learning_rate", "evaluate_every"),
+            *("steps", "learning_rate", "evaluate_every", "accumulate"),
         )
+        if self.steps % self.accumulate:
+            raise ValueError(
+                f"Expected --steps to be a multiple of --accumulate {self.accumulate}, "
+                f"got {self.steps}: the last batches would be of no use; give "
+                f"{self.steps + self.accumulate - self.steps % self.accumulate}."
+            )
         if self.chunk is not None:
             check_positive(self, "chunk")
         if not 0.0 <= self.held_out < 1.0:
@@ -196,7 +213,60 @@ class ClassSettings(BatchSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairSettings(Settings):
+class MemorySettings(Settings):
+    """Settings of losses that can compare a batch with earlier ones."""
+
+    memory: int = 0
+    """Compare each batch with so many earlier embeddings too (cross-batch memory,
+    XBM), several batches of them; 0 for none."""
+
+    memory_start: int = 0
+    """Step from which the memory counts. Early embeddings are soon out of date: XBM's
+    authors wait for 1000 steps."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.memory < 0:
+            raise ValueError(
+                f"Expected --memory of 0, for none, or more, got {self.memory}."
+            )
+        if self.memory_start and not self.memory:
+            raise ValueError(
+                f"Expected --memory with --memory-start {self.memory_start}, got none; "
+                "give its size, or leave both out."
+            )
+        if not 0 <= self.memory_start < self.steps:
+            raise ValueError(
+                f"Expected --memory-start in [0, {self.steps}), below --steps, got "
+                f"{self.memory_start}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherSettings(MemorySettings):
+    """Settings of contrastive losses, whose candidates a teacher can embed."""
+
+    teacher: float = 0.0
+    """Compare each batch with embeddings by a teacher, which keeps this share of itself
+    at each step and takes the rest from the encoder (MoCo: 0.999, for long runs); with
+    --memory also with those of earlier batches. 0 for none."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0.0 <= self.teacher < 1.0:
+            raise ValueError(
+                f"Expected --teacher in [0, 1), got {self.teacher}; it is the share "
+                "that the teacher keeps."
+            )
+        if self.teacher and self.memory_start:
+            raise ValueError(
+                f"Expected --memory-start 0 with --teacher, got {self.memory_start}: "
+                "what the teacher embeds is of use from the first step."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairSettings(MemorySettings):
     """Settings of losses that compare the images of a batch."""
 
     batch_classes: int = 28

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metricjax import data
-from metricjax.data import pixels
+from metricjax.data import deferred
 from metricjax.gallery import _intervals
 from metricjax.training import _reading
 from metricjax.training.settings import Settings
@@ -24,7 +24,8 @@ class Examples(NamedTuple):
     """Labelled images.
 
     Attributes:
-        images: `[n, height, width, channels]` uint8.
+        images: `[n, height, width, channels]` uint8, or what stands for it and is read
+            when it is indexed: large sets that lie on disk, and streamed ones.
         labels: `[n]` int32.
         extra: further values of each image, `[n]` each, by name.
     """
@@ -85,11 +86,15 @@ def take(dataset: data.Dataset, rows: np.ndarray) -> Examples:
 
 
 def _leave(dataset: data.Dataset, rows: np.ndarray) -> Examples:
-    """The same, but images that lie on disk stay there."""
-    if not isinstance(dataset.images, np.memmap):
+    """The same, but images that are not in memory stay where they are."""
+    images: Any = dataset.images
+    if isinstance(images, np.memmap):
+        images = deferred.on_disk(images, rows)
+    elif isinstance(images, deferred.Rows):
+        images = images.select(rows)
+    else:
         return take(dataset, rows)
     extra = {name: values[rows] for name, values in dataset.extra.items()}
-    images: Any = pixels.Rows(dataset.images, rows)
     return Examples(images, dataset.labels[rows], extra)
 
 

@@ -112,25 +112,6 @@ def test_large_sets_go_to_disk_by_themselves(people, tmp_path, monkeypatch):
     assert len(list((tmp_path / "home/metricjax/images").iterdir())) == 1
 
 
-def test_rows_on_disk_are_read_as_an_array_would_be(people, tmp_path, rng):
-    whole = decode(people).images
-    chosen = np.array([7, 3, 19, 0, 12])
-    rows = pixels.Rows(decode(people, tmp_path / "cache").images, chosen)
-    expected = whole[chosen]
-    assert (rows.shape, rows.ndim, rows.dtype) == (expected.shape, 4, np.uint8)
-    assert len(rows) == 5
-    for index in (
-        2,
-        slice(1, 4),
-        np.array([4, 4, 0]),
-        np.array([True, False] * 2 + [True]),
-    ):
-        found = rows[index]
-        assert type(found) is np.ndarray
-        np.testing.assert_array_equal(found, expected[index])
-    np.testing.assert_array_equal(np.asarray(rows), expected)
-
-
 def test_room_is_a_share_of_the_free_memory():
     assert 0 < pixels.memory_room() <= 256 * 2**20
 

@@ -1,7 +1,10 @@
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metricjax.data import deferred
 from metricjax.training import evaluate
 
 
@@ -31,6 +34,16 @@ def test_any_number_of_images_needs_one_program(rng):
     for count in (11, 3, 4):
         embed(jnp.ones((4, 3)), 0.0, rng.random((count, 2, 2, 1)))
     assert len(traces) == 1
+
+
+def test_images_that_are_not_in_memory_are_embedded_as_those_that_are(rng):
+    images = rng.random((11, 2, 2, 1)).astype(np.float32)
+    rows = deferred.Rows(lambda rows: images[rows], np.arange(11)[::-1], (2, 2, 1))
+    given: Any = rows
+    params = rng.random((4, 3)).astype(np.float32)
+    found = evaluate.embedder(affine, batch=4)(params, 1.0, given)
+    expected = images[::-1].reshape(11, 4) @ params + 1.0
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def oracle(embeddings, labels):

@@ -23,7 +23,7 @@ from typing import Any
 from jax import Array
 
 from metricjax import losses, memory
-from metricjax.training import experiment, inputs, settings
+from metricjax.training import experiment, settings
 
 __all__ = ["Settings", "build"]
 
@@ -51,25 +51,30 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, params: Any, labels: Array, statistics: Any) -> Any:
-        statistics = memory.update_norm_statistics(statistics, x)
-        terms = losses.adaface(
+    def loss(
+        x: Array, class_weights: Array, labels: Array, statistics: Any, **options: Any
+    ) -> Any:
+        return losses.adaface(
             x,
-            params["head"],
+            class_weights,
             statistics,
             labels,
             margin=settings.margin,
             concentration=settings.concentration,
             scale=settings.scale,
             reduction=None,
+            **options,
         )
-        return terms, statistics
 
-    return experiment.supervised(
+    def advance(statistics: Any, x: Array) -> tuple[Any, Any]:
+        statistics = memory.update_norm_statistics(statistics, x)
+        return statistics, statistics
+
+    return experiment.classifier(
         settings,
         image_shape,
+        classes,
         loss,
-        batches=inputs.shuffled_batches(settings, batch=settings.batch),
-        init_head=experiment.class_weights(settings, classes),
         memory=memory.init_norm_statistics(),
+        advance=advance,
     )

@@ -51,7 +51,9 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+    def loss(
+        x: Array, class_weights: Array, labels: Array, share: Any, **options: Any
+    ) -> Any:
         return losses.arcface(
             x,
             class_weights,
@@ -59,6 +61,7 @@ def build(
             margin=share * settings.margin,
             scale=settings.scale,
             reduction=None,
+            **options,
         )
 
     return experiment.classifier(settings, image_shape, classes, loss)

@@ -50,7 +50,9 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+    def loss(
+        x: Array, class_weights: Array, labels: Array, share: Any, **options: Any
+    ) -> Any:
         return losses.combined(
             x,
             class_weights,
@@ -60,6 +62,7 @@ def build(
             shift=share * settings.shift,
             scale=settings.scale,
             reduction=None,
+            **options,
         )
 
     return experiment.classifier(settings, image_shape, classes, loss)

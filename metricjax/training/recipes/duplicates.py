@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from metricjax import losses
-from metricjax.training import experiment, settings
+from metricjax.training import contrast, experiment, settings
 
 __all__ = ["Settings", "build"]
 
@@ -48,6 +48,11 @@ class Settings(settings.PairSettings):
     def __post_init__(self):
         super().__post_init__()
         settings.check_positive(self, "margin")
+        if self.memory:
+            raise ValueError(
+                f"Expected --memory 0, got {self.memory}: this loss compares the "
+                "partners of one batch, row by row."
+            )
         if self.batch_examples != 2:
             raise ValueError(
                 f"Expected --batch-examples 2, a text and its partner, got "
@@ -72,4 +77,4 @@ def build(
             reduction=None,
         )
 
-    return experiment.pairwise(settings, image_shape, loss)
+    return contrast.pairwise(settings, image_shape, loss)

@@ -21,7 +21,7 @@ from typing import Any
 from jax import Array
 
 from metricjax import losses
-from metricjax.training import experiment, settings
+from metricjax.training import contrast, experiment, settings
 
 __all__ = ["Settings", "build"]
 
@@ -48,7 +48,7 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, labels: Array) -> Any:
+    def loss(x: Array, labels: Array, **references: Any) -> Any:
         return losses.multi_similarity(
             x,
             labels,
@@ -57,6 +57,7 @@ def build(
             base=settings.base,
             epsilon=settings.epsilon,
             reduction=None,
+            **references,
         )
 
-    return experiment.pairwise(settings, image_shape, loss)
+    return contrast.pairwise(settings, image_shape, loss)

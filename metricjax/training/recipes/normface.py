@@ -47,9 +47,16 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+    def loss(
+        x: Array, class_weights: Array, labels: Array, share: Any, **options: Any
+    ) -> Any:
         return losses.normface(
-            x, class_weights, labels, scale=settings.scale, reduction=None
+            x,
+            class_weights,
+            labels,
+            scale=settings.scale,
+            reduction=None,
+            **options,
         )
 
     return experiment.classifier(settings, image_shape, classes, loss)

@@ -47,7 +47,9 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, class_weights: Array, labels: Array, share: Any) -> Any:
+    def loss(
+        x: Array, class_weights: Array, labels: Array, share: Any, **options: Any
+    ) -> Any:
         return losses.sphereface(
             x,
             class_weights,
@@ -55,6 +57,7 @@ def build(
             margin=1.0 + share * (settings.margin - 1.0),
             scale=settings.scale,
             reduction=None,
+            **options,
         )
 
     return experiment.classifier(settings, image_shape, classes, loss)

@@ -24,7 +24,7 @@ from typing import Any
 from jax import Array
 
 from metricjax import losses
-from metricjax.training import experiment, settings
+from metricjax.training import contrast, experiment, settings
 
 __all__ = ["Settings", "build"]
 
@@ -46,9 +46,14 @@ def build(
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
 
-    def loss(x: Array, labels: Array) -> Any:
+    def loss(x: Array, labels: Array, **references: Any) -> Any:
         return losses.triplet_semihard(
-            x, labels, margin=settings.margin, fallback=True, reduction=None
+            x,
+            labels,
+            margin=settings.margin,
+            fallback=True,
+            reduction=None,
+            **references,
         )
 
-    return experiment.pairwise(settings, image_shape, loss)
+    return contrast.pairwise(settings, image_shape, loss)
