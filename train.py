@@ -9,9 +9,13 @@
 
 The run's folder gets report.html and, for each split, a bundle for the command
 metricjax. Started again, the same command continues where it was stopped.
+
+Several machines train together if each runs the same command with --coordinator,
+--processes and --process, or, on SLURM and TPU, with --distributed alone.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -25,7 +29,7 @@ import tyro
 from rich.console import Console
 
 from metricjax import bundle, similarities
-from metricjax.training import recipes, run
+from metricjax.training import processes, recipes, run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,9 +48,39 @@ class Options:
     data_dir: Path | None = None
     """Folder of raw data files; METRICJAX_DATA_DIR by default."""
 
-    devices: int = 1
-    """Divide each batch among so many devices; 0 for all that there are. A run may
-    continue on another number of them."""
+    devices: int | None = None
+    """Divide each batch among so many devices; 0 for all that there are. By default 1,
+    or all with --shard-classes and with other processes. A run may continue on another
+    number of them."""
+
+    shard_classes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Divide the class weights of a margin softmax and what the optimiser keeps of them
+    among the devices, for more classes than one device holds. The losses are the same,
+    and a run may continue with or without."""
+
+    coordinator: str = ""
+    """Train with other processes: HOST:PORT of process 0, with a port that is free
+    there; JAX_COORDINATOR_ADDRESS by default."""
+
+    processes: int | None = None
+    """How many processes train together; JAX_NUM_PROCESSES by default."""
+
+    process: int | None = None
+    """Which of them this is, from 0; JAX_PROCESS_ID by default."""
+
+    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Train with the other processes of a job of SLURM, Open MPI or Kubernetes, or of a
+    TPU slice, which are found without the three flags above."""
+
+    lost_after: int = 60
+    """Seconds without a sign of life after which a process counts as lost, and all
+    stop."""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether this is one of several processes."""
+        named = self.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+        return bool(named) or self.distributed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,32 +91,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(
             "Stopped. The same command continues from the last checkpoint.", 130
         )
+    except ConnectionAbortedError as error:
+        return fail(error, 1)
 
 
 def command(arguments: Sequence[str]) -> int:
-    """Parse the arguments, train, report."""
-    console = Console()
-    try:
-        options = parse(arguments)
-        if options.list:
-            return show_recipes(console)
-        use_compilation_cache()
-        plan = run.prepare(
-            recipes.load(options.recipe),
-            options.settings,
-            out=options.out or Path("runs", options.recipe),
-            data_dir=options.data_dir,
-            devices=options.devices,
-            console=console,
-        )
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        return fail(error, 2)
-    try:
-        run.execute(plan, console=console)
-        leave_bundles(plan, console)
-    except (FloatingPointError, OSError) as error:
-        return fail(error, 1)
+    """Parse the arguments, train, report; of several processes one alone reports."""
+    with contextlib.ExitStack() as stack:
+        try:
+            options = parse(arguments)
+            if options.list:
+                return show_recipes(Console())
+            use_compilation_cache()
+            stack.enter_context(joined(options))
+            console = Console(quiet=not processes.is_first())
+            plan = prepare(options, console)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            return fail(error, 2)
+        try:
+            run.execute(plan, console=console)
+            with processes.together("the writing of bundles"):
+                if processes.is_first():
+                    leave_bundles(plan, console)
+        except (FloatingPointError, OSError) as error:
+            return fail(error, 1)
     return 0
+
+
+def joined(options: Any) -> contextlib.AbstractContextManager[None]:
+    """What the flags say of other processes."""
+    numbers = options.processes, options.process
+    if options.is_joined:
+        return processes.join(
+            options.coordinator or None,
+            count=options.processes,
+            index=options.process,
+            limit=options.lost_after,
+        )
+    if numbers != (None, None):
+        raise ValueError(
+            "Expected --coordinator HOST:PORT with --processes and --process, got none."
+        )
+    return contextlib.nullcontext()
+
+
+def prepare(options: Any, console: Console) -> run.Plan:
+    """Read the data and open the run's folder."""
+    return run.prepare(
+        recipes.load(options.recipe),
+        options.settings,
+        out=options.out or Path("runs", options.recipe),
+        data_dir=options.data_dir,
+        devices=options.devices,
+        shard_classes=options.shard_classes,
+        console=console,
+    )
 
 
 def parse(arguments: Sequence[str]) -> Any:
@@ -145,4 +208,4 @@ def fail(reason: object, code: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    processes.leave(main())

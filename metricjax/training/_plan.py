@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,10 @@ from metricjax.training.state import State
 
 
 class Plan(NamedTuple):
-    """A run whose data are read, whose settings are checked, whose folder is open."""
+    """A run whose data are read, whose settings are checked, whose folder is open.
+
+    `layout` says where a state is to be, on the devices of a mesh; None for one device.
+    """
 
     recipe: ModuleType
     settings: Settings
@@ -27,6 +30,7 @@ class Plan(NamedTuple):
     folder: Path
     data_dir: str | os.PathLike[str] | None
     inspection: Inspection | None = None
+    layout: Any = None
 
 
 class Trained(NamedTuple):

@@ -3,21 +3,40 @@
 Orbax writes the arrays; beside them goes a list of the files and their checksums,
 written last. A checkpoint without that list, or whose files do not agree with it, was
 cut short: it is passed over for the one before.
+
+Several processes save and restore together, in a folder that all of them see; the first
+one keeps the list. Any number of devices and processes can restore.
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
 
-__all__ = ["Checkpoint", "Restored", "available", "restore", "save"]
+from metricjax.training import _paths, processes
+
+__all__ = [
+    "Checkpoint",
+    "Restored",
+    "Saver",
+    "available",
+    "open_saver",
+    "restore",
+    "save",
+]
 
 _ARRAYS = "state"
 _RECORD = "checkpoint.json"
@@ -54,6 +73,19 @@ class Restored(NamedTuple):
     skipped: tuple[str, ...]
 
 
+class Saver(NamedTuple):
+    """What saves checkpoints while training goes on.
+
+    Attributes:
+        save: `(state, *, step, score=None, metrics=None) -> Checkpoint`, as `save`. The
+            state may be donated as soon as it returns.
+        wait: `() -> None`; afterwards all that was saved is on disk.
+    """
+
+    save: Callable[..., Checkpoint]
+    wait: Callable[[], None]
+
+
 def save(
     folder: str | os.PathLike[str],
     state: Any,
@@ -82,24 +114,111 @@ def save(
         >>> [checkpoint.step for checkpoint in available(folder)]
         [1, 3, 4]
     """
-    path = Path(folder).absolute() / f"{step:08d}"
-    _delete(path)
-    path.mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path / _ARRAYS, state)
+    with open_saver(folder) as saver:
+        return saver.save(state, step=step, score=score, metrics=metrics)
+
+
+@contextlib.contextmanager
+def open_saver(folder: str | os.PathLike[str]) -> Iterator[Saver]:
+    """Save checkpoints while the caller works on; `save` for more than one.
+
+    The files are written by threads. A kill in the meantime costs that checkpoint and
+    none before it: its list of files is written when the files are there, and older
+    checkpoints are deleted after that.
+
+    Args:
+        folder: the folder of the run's checkpoints; made if it does not exist.
+
+    Yields:
+        `Saver`. What was saved is on disk when the block is left.
+
+    Raises:
+        OSError: if a file cannot be written; by the next `save`, `wait`, or at the end.
+
+    Example:
+        >>> import tempfile, jax.numpy as jnp
+        >>> folder = tempfile.mkdtemp()
+        >>> with open_saver(folder) as saver:
+        ...     saved = saver.save({"w": jnp.ones(2)}, step=1)
+        >>> [checkpoint.step for checkpoint in available(folder)]
+        [1]
+    """
+    folder, first = Path(folder).absolute(), processes.is_first()
+    pending: list[Future[None]] = []
+
+    def wait() -> None:
+        while pending:
+            pending.pop().result()
+
+    with (
+        ocp.StandardCheckpointer(multiprocessing_options=_everyone()) as checkpointer,
+        ThreadPoolExecutor(1, "checkpoint") as thread,
+    ):
+
+        def save(
+            state: Any,
+            *,
+            step: int,
+            score: float | None = None,
+            metrics: Mapping[str, float] | None = None,
+        ) -> Checkpoint:
+            wait()
+            made = Checkpoint(step, _path(folder, step), score, dict(metrics or {}))
+            if first:
+                _delete(made.path)
+                made.path.mkdir(parents=True)
+            checkpointer.save(made.path / _ARRAYS, _kept(state))
+
+            def finish() -> None:
+                checkpointer.wait_until_finished()
+                if first:
+                    _finish(made)
+
+            pending.append(thread.submit(finish))
+            return made
+
+        yield Saver(save, wait)
+        wait()
+
+
+def _kept(state: Any) -> Any:
+    """The state in buffers that the next step does not get."""
+    # A CPU's arrays are written to disk from where they are, not from a copy.
+    on_cpu = jax.default_backend() == "cpu"
+    return jax.tree.map(jnp.copy, state) if on_cpu else state
+
+
+def _finish(made: Checkpoint) -> None:
+    """Declare a checkpoint complete, and delete what it makes superfluous."""
     record = {
-        "step": step,
-        "score": score,
-        "metrics": dict(metrics or {}),
-        "files": _checksums(path / _ARRAYS),
+        "step": made.step,
+        "score": made.score,
+        "metrics": made.metrics,
+        "files": _checksums(made.path / _ARRAYS),
     }
     # Renamed into place, so that the list is there whole or not at all.
-    part = path / f"{_RECORD}.part"
+    part = made.path / f"{_RECORD}.part"
     part.write_text(json.dumps(record, indent=1))
-    part.replace(path / _RECORD)
-    for old in _superfluous(available(folder)):
+    part.replace(made.path / _RECORD)
+    for old in _superfluous(available(made.path.parent)):
         _delete(old.path)
-    return Checkpoint(step, path, score, record["metrics"])
+
+
+def _everyone() -> ocp.options.MultiprocessingOptions:
+    """All processes, which wait for each other without a collective of the devices."""
+    count = jax.process_count()
+    active = set(range(count)) if count > 1 else None
+    return ocp.options.MultiprocessingOptions(active_processes=active)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """This process, whatever the others do."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}
+    )
 
 
 def available(folder: str | os.PathLike[str]) -> list[Checkpoint]:
@@ -121,18 +240,29 @@ def available(folder: str | os.PathLike[str]) -> list[Checkpoint]:
 
 
 def restore(
-    folder: str | os.PathLike[str], template: Any, *, best: bool = False
+    folder: str | os.PathLike[str],
+    template: Any,
+    *,
+    best: bool = False,
+    padded: Sequence[str] = (),
 ) -> Restored:
     """The state of the last intact checkpoint, or of the best.
 
     Args:
         folder: the folder of the run's checkpoints; it need not exist.
-        template: a pytree of the same structure, shapes and dtypes, for instance a
-            fresh state; it is left as it is.
+        template: a pytree of the structure, shapes, dtypes and shardings that are
+            wanted, for instance a fresh state; it is left as it is. Parts of a nested
+            dict may be left out. Where its arrays are divided among several processes,
+            all of them restore together.
         best: take the checkpoint of the highest score instead of the last.
+        padded: names of arrays that may have other numbers of rows than the saved ones:
+            rows at the end are left out, or are zero.
 
     Returns:
         `Restored`; its `state` is None where nothing can be restored.
+
+    Raises:
+        ValueError: if the checkpoint is intact, but of other arrays.
 
     Example:
         >>> import tempfile, jax.numpy as jnp
@@ -142,17 +272,84 @@ def restore(
         >>> restored.state["w"].tolist(), restored.checkpoint.step, restored.skipped
         ([0, 1, 2], 7, ())
     """
+    folder = Path(folder).absolute()
+    wanted = jax.tree.map(_abstract, template)
+    shared = not all(x.sharding.is_fully_addressable for x in jax.tree.leaves(wanted))
+    found, skipped = None, ()
+    if processes.is_first() or not shared:
+        found, skipped = _intact(folder, best=best)
+    if shared:
+        # One decides for all: the others need not read every file for its checksum.
+        step = -1 if found is None else found.step
+        step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        found = None if step < 0 else _known(_path(folder, step))
+    if found is None:
+        return Restored(None, None, skipped)
+    options = _everyone() if shared else _alone()
+    return Restored(_load(found.path, wanted, padded, options), found, skipped)
+
+
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and place of an array; one without a place belongs to this process.
+
+    It must not be read to where it was when it was saved, on devices that may be gone.
+    """
+    x = ocp.utils.to_shape_dtype_struct(x)
+    if x.sharding is not None:
+        return x
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
+
+
+def _intact(folder: Path, *, best: bool) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The checkpoint to restore, and what is said of those that were passed over."""
     skipped = []
-    for path in _candidates(Path(folder).absolute(), best=best):
+    for path in _candidates(folder, best=best):
         record = _read(path / _RECORD)
-        if record is None or _checksums(path / _ARRAYS) != record.files:
-            skipped.append(f"The checkpoint {path} was cut short and is passed over.")
-            continue
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        with ocp.StandardCheckpointer() as checkpointer:
-            state = checkpointer.restore(path / _ARRAYS, abstract)
-        return Restored(state, Checkpoint(*record[:4]), tuple(skipped))
-    return Restored(None, None, tuple(skipped))
+        if record is not None and _checksums(path / _ARRAYS) == record.files:
+            return Checkpoint(*record[:4]), tuple(skipped)
+        skipped.append(f"The checkpoint {path} was cut short and is passed over.")
+    return None, tuple(skipped)
+
+
+def _known(path: Path) -> Checkpoint:
+    """A checkpoint that another process has found intact."""
+    record = _read(path / _RECORD)
+    if record is None:
+        raise FileNotFoundError(
+            f"Expected the checkpoint {path} that process 0 has found, got none; all "
+            "processes need the same folder, on a disk that they share."
+        )
+    return Checkpoint(*record[:4])
+
+
+def _load(
+    path: Path,
+    wanted: Any,
+    padded: Sequence[str],
+    options: ocp.options.MultiprocessingOptions,
+) -> Any:
+    def allow(keys: Any, arguments: Any) -> Any:
+        name = getattr(keys[-1], "key", None)
+        if name in padded and isinstance(arguments, ocp.ArrayRestoreArgs):
+            return dataclasses.replace(arguments, strict=False)
+        return arguments
+
+    arguments = ocp.checkpoint_utils.construct_restore_args(wanted)
+    arguments = jax.tree.map_with_path(
+        allow, arguments, is_leaf=lambda x: isinstance(x, ocp.RestoreArgs)
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+        request = ocp.args.PyTreeRestore(wanted, arguments, partial_restore=True)
+        found = checkpointer.restore(path / _ARRAYS, args=request)
+    for name, leaf in _paths.named(found).items():
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise ValueError(
+                f"Expected {name} in the checkpoint {path}, got none; it is of other "
+                "settings than those of now."
+            )
+    return found
 
 
 class _Record(NamedTuple):
@@ -197,6 +394,10 @@ def _superfluous(checkpoints: list[Checkpoint]) -> list[Checkpoint]:
     if scored:
         kept.add(max(scored, key=_rank).step)
     return [c for c in checkpoints if c.step not in kept]
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"{step:08d}"
 
 
 def _delete(path: Path) -> None:

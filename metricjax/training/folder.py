@@ -22,6 +22,7 @@ def open_run(
     recipe: str,
     settings: Settings,
     data: Mapping[str, Any] | None = None,
+    exists: bool = False,
 ) -> Path:
     """Make a run's folder, or accept one that holds the same run.
 
@@ -31,6 +32,8 @@ def open_run(
         recipe: the name of the recipe.
         settings: its settings, written to `config.json`.
         data: facts about the data, written there too; a run is continued only with
+            the same.
+        exists: another process has opened the run; this one only looks whether it is
             the same.
 
     Returns:
@@ -58,6 +61,11 @@ def open_run(
     if path.exists():
         _check_same(folder, _read_config(path), config)
         return folder
+    if exists:
+        raise ValueError(
+            f"Expected to find the run in {folder} that process 0 has opened there, "
+            "got none; all processes need the same folder, on a disk that they share."
+        )
     if folder.exists() and not _is_vacant(folder):
         raise ValueError(
             f"Expected a new, an empty or a run's folder, got {folder}, which holds "

@@ -3,20 +3,21 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental import multihost_utils
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
-from metricjax.training import checkpoints, logs
+from metricjax.training import checkpoints, logs, processes
 from metricjax.training.state import State
 from metricjax.training.step import Step
 
@@ -37,6 +38,7 @@ def fit(
     score: str | None = None,
     every: int = 100,
     log_every: int = 10,
+    padded: Sequence[str] = (),
     title: str = "training",
     console: Console | None = None,
 ) -> State:
@@ -44,12 +46,16 @@ def fit(
 
     The batch of step t and its random key depend on t alone, so that a run that was
     killed and started again ends with the same parameters, to the bit, as one that
-    was not (same device kind, same number of devices and threads).
+    was not (same device kind, same number of devices and threads). Checkpoints are
+    written while training goes on.
+
+    Several processes call this alike; the first of them alone evaluates and logs.
 
     Args:
         step: `(state, batch) -> (state, metrics)` from `step.make_step`; donates the
             state, so that the `state` given here must not be used afterwards.
-        state: the state to start from if the folder has no checkpoint.
+        state: the state to start from if the folder has no checkpoint; a checkpoint is
+            restored to the devices that it is on.
         batch: `t -> batch`, a pure function of the step number, from 0.
         steps: steps in all, those of earlier processes included.
         folder: gets `checkpoints/`, `metrics.jsonl` and `tensorboard/`.
@@ -57,6 +63,7 @@ def fit(
         score: which of these values ranks checkpoints, larger is better.
         every: steps from one checkpoint to the next; there is one at the end too.
         log_every: steps from one logged training line to the next.
+        padded: see `checkpoints.restore`.
         title: shown at the progress bar.
         console: where to report; a `rich` console on standard output if None.
 
@@ -66,6 +73,7 @@ def fit(
     Raises:
         FloatingPointError: if a loss, gradient or parameter is not finite. The
             message names the step; checkpoints from before are left as they are.
+        ConnectionAbortedError: if another process failed.
 
     Example:
         >>> import tempfile, jax.numpy as jnp, optax
@@ -86,11 +94,13 @@ def fit(
         >>> int(state.step), float(state.params)
         (2, 3.0)
     """
-    console, folder = console or Console(), Path(folder)
-    state = _resume(state, folder, console)
+    first, folder = processes.is_first(), Path(folder)
+    console = console or Console(quiet=not first)
+    state = _resume(state, folder, console, padded)
     done = int(state.step)
     with (
-        logs.open_log(folder, step=done) as write,
+        logs.open_log(folder, step=done) if first else nullcontext(_ignore) as write,
+        checkpoints.open_saver(folder / CHECKPOINTS) as saver,
         _progress(title, done, steps, console) as show,
     ):
         pending = None
@@ -99,23 +109,33 @@ def fit(
             state, metrics = step(state, data)
             if pending is not None:
                 # One step behind: the host works on while the device computes.
-                _settle(pending, folder, write, show)
+                _settle(pending, saver, folder, write, show)
             pending = _Pending(t + 1, metrics, _rows(data), (t + 1) % log_every == 0)
             if (t + 1) % every == 0 or t + 1 == steps:
-                _settle(pending, folder, write, show)
+                _settle(pending, saver, folder, write, show)
                 pending = None
-                _check_parameters(state, t + 1, folder)
-                values = dict(evaluate(state)) if evaluate else {}
+                _check_parameters(state, t + 1, saver, folder)
+                values = _evaluated(evaluate, state, f"{title}, step {t + 1}")
                 write("evaluation", t + 1, values)
-                checkpoints.save(
-                    folder / CHECKPOINTS,
+                saver.save(
                     state,
                     step=t + 1,
-                    score=None if score is None else values[score],
+                    score=values[score] if score and first else None,
                     metrics=values,
                 )
                 show(t + 1, values, 0)
     return state
+
+
+def _ignore(group: str, step: int, values: Mapping[str, float]) -> None:
+    """Logs are written once."""
+
+
+def _evaluated(evaluate: Evaluate | None, state: State, when: str) -> dict[str, float]:
+    if evaluate is None:
+        return {}
+    with processes.together(f"evaluation of {when}"):
+        return dict(evaluate(state)) if processes.is_first() else {}
 
 
 class _Pending(NamedTuple):
@@ -127,8 +147,10 @@ class _Pending(NamedTuple):
     logged: bool
 
 
-def _resume(state: State, folder: Path, console: Console) -> State:
-    restored = checkpoints.restore(folder / CHECKPOINTS, state)
+def _resume(
+    state: State, folder: Path, console: Console, padded: Sequence[str]
+) -> State:
+    restored = checkpoints.restore(folder / CHECKPOINTS, state, padded=padded)
     for sentence in restored.skipped:
         console.print(sentence, style="yellow", soft_wrap=True)
     if restored.state is None:
@@ -137,37 +159,51 @@ def _resume(state: State, folder: Path, console: Console) -> State:
     return restored.state
 
 
-def _settle(pending: _Pending, folder: Path, write: logs.Write, show: "_Show") -> None:
+def _settle(
+    pending: _Pending,
+    saver: checkpoints.Saver,
+    folder: Path,
+    write: logs.Write,
+    show: "_Show",
+) -> None:
     """Wait for a step, stop if its numbers are not finite, then log and show them."""
     values = {name: float(value) for name, value in pending.metrics.items()}
     for name in ("loss", "gradient_norm"):
         if not math.isfinite(values.get(name, 0.0)):
-            raise _diverged(f"The {name} is {values[name]}", pending.step, folder)
+            _diverged(f"The {name} is {values[name]}", pending.step, saver, folder)
     rate = show(pending.step, values, pending.rows)
     if pending.logged:
         write("train", pending.step, {**values, "images_per_second": rate})
 
 
-def _check_parameters(state: State, step: int, folder: Path) -> None:
-    if not _is_finite((state.params, state.model_state, state.loss_state)):
-        raise _diverged("A parameter is not finite", step, folder)
+def _check_parameters(
+    state: State, step: int, saver: checkpoints.Saver, folder: Path
+) -> None:
+    finite = np.array(_is_finite((state.params, state.model_state, state.loss_state)))
+    if not multihost_utils.process_allgather(finite).all():
+        _diverged("A parameter is not finite", step, saver, folder)
 
 
-def _diverged(what: str, step: int, folder: Path) -> FloatingPointError:
-    saved = checkpoints.available(folder / CHECKPOINTS)
-    kept = f"is kept at {saved[-1].path}" if saved else "does not exist yet"
-    return FloatingPointError(
-        f"{what} at step {step}; training stopped. The last good checkpoint {kept}. "
-        "Lower the learning rate or look at the data of that step."
-    )
+def _diverged(what: str, step: int, saver: checkpoints.Saver, folder: Path) -> NoReturn:
+    # All processes see it at the same step.
+    with processes.together(f"step {step} of {folder}"):
+        saver.wait()
+        saved = checkpoints.available(folder / CHECKPOINTS)
+        kept = f"is kept at {saved[-1].path}" if saved else "does not exist yet"
+        raise FloatingPointError(
+            f"{what} at step {step}; training stopped. The last good checkpoint "
+            f"{kept}. Lower the learning rate or look at the data of that step."
+        )
 
 
 def _is_finite(tree: Any) -> bool:
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    """Whether what this process has of the arrays is finite, each part once."""
     return all(
-        bool(np.isfinite(leaf).all())
-        for leaf in leaves
+        bool(np.isfinite(np.asarray(shard.data)).all())
+        for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
+        for shard in leaf.addressable_shards
+        if shard.replica_id == 0
     )
 
 

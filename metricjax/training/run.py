@@ -12,6 +12,9 @@
 
 Each part is written whole or not at all, and none is done twice: the same command
 continues wherever an earlier one stopped.
+
+Several processes, see `processes.join`, train together. They call all of this alike,
+and share the folder, in which the first of them alone writes; it alone measures.
 """
 
 import os
@@ -22,6 +25,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from rich.console import Console
 
 from metricjax import encoders
@@ -37,6 +41,7 @@ from metricjax.training import (
     inputs,
     loop,
     parallel,
+    processes,
     recipes,
     report,
     splits,
@@ -52,6 +57,8 @@ __all__ = ["Plan", "Trained", "execute", "prepare", "trained_encoder"]
 
 
 CALIBRATION = "calibration.json"
+# Class weights, which have rows of padding where they are divided among devices.
+_HEAD = ("head",)
 
 
 def prepare(
@@ -60,7 +67,8 @@ def prepare(
     *,
     out: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
-    devices: int = 1,
+    devices: int | None = None,
+    shard_classes: bool = False,
     console: Console | None = None,
 ) -> Plan:
     """Read the data, divide them and open the run's folder; train nothing yet.
@@ -73,7 +81,9 @@ def prepare(
         out: the run's folder; see `folder.open_run`.
         data_dir: the folder of raw data files; see `metricjax.data.load`.
         devices: each batch is divided among so many, 0 for all that there are; a run
-            may go on with another number.
+            may go on with another number. By default one, or all where classes are
+            divided or there are several processes.
+        shard_classes: class weights are divided among the devices too.
         console: where to report; a `rich` console on standard output if None.
 
     Returns:
@@ -91,29 +101,68 @@ def prepare(
         >>> [list(part.names.values()) for part in plan.splits]
         [['7', '8', '9'], ['4', '5', '6'], ['1', '2', '3']]
     """
-    reading = _reading.read(settings, console=console or Console())
-    if reading is None:
-        divide = getattr(recipe, "divide", splits.divide)
-        parts = divide(settings, data_dir=data_dir)
-    else:
-        parts = splits.divided(reading.dataset, settings)
-    shape, classes = parts[0].train.images.shape[1:], len(parts[0].trained_on)
-    experiment = recipe.build(settings, shape, classes)
-    _check_batch(settings, classes)
-    # Drawn once here, so that a batch that cannot be made is refused before training.
-    batch = experiment.batches(parts[0].train, _plan.seed(settings, 0))(0)
-    if devices != 1:
-        mesh = parallel.make_mesh(devices)
-        parallel.place(batch, mesh)
-        experiment = experiment._replace(
-            step=parallel.data_parallel(experiment.step, mesh)
+    first = processes.is_first()
+    with processes.together("the preparation of the run"):
+        reading = _reading.read(settings, console=console or Console(quiet=not first))
+        if reading is None:
+            divide = getattr(recipe, "divide", splits.divide)
+            parts = divide(settings, data_dir=data_dir)
+        else:
+            parts = splits.divided(reading.dataset, settings)
+        shape, classes = parts[0].train.images.shape[1:], len(parts[0].trained_on)
+        experiment = recipe.build(settings, shape, classes)
+        _check_batch(settings, classes)
+        # Drawn once here: a batch that cannot be made is refused before training.
+        batch = experiment.batches(parts[0].train, _plan.seed(settings, 0))(0)
+        name = recipe.__name__.rpartition(".")[2]
+        layout = None
+        if _is_divided(devices, shard_classes):
+            experiment, layout = _on_devices(
+                experiment, devices or 0, batch, name if shard_classes else None
+            )
+        facts = {"image_shape": shape, "classes": classes}
+        facts["images"] = len(parts[0].train.images)
+
+    def opened(*, exists: bool) -> Path:
+        return folder.open_run(
+            out, recipe=name, settings=settings, data=facts, exists=exists
         )
-    name = recipe.__name__.rpartition(".")[2]
-    facts = {"image_shape": shape, "classes": classes}
-    facts["images"] = len(parts[0].train.images)
-    path = folder.open_run(out, recipe=name, settings=settings, data=facts)
+
+    with processes.together("the opening of the run's folder"):
+        path = opened(exists=False) if first else Path(out)
+    with processes.together("a look into the run's folder"):
+        path = path if first else opened(exists=True)
     inspection = reading.inspection if reading else None
-    return Plan(recipe, settings, parts, experiment, path, data_dir, inspection)
+    return Plan(recipe, settings, parts, experiment, path, data_dir, inspection, layout)
+
+
+def _is_divided(devices: int | None, shard_classes: bool) -> bool:
+    many = jax.process_count() > 1 or devices not in (None, 1)
+    return many or shard_classes
+
+
+def _on_devices(
+    experiment: Experiment, devices: int, batch: Any, sharded: str | None
+) -> tuple[Experiment, Any]:
+    """The same problem on many devices, and the layout of its state.
+
+    With the recipe's name in `sharded` its class weights are divided.
+    """
+    mesh = parallel.make_mesh(devices)
+    if sharded is not None:
+        if experiment.class_sharded is None:
+            raise ValueError(
+                "Expected a margin softmax, such as recipe arcface, for "
+                f"--shard-classes, got recipe {sharded}, which has no class weights, "
+                "or a loss that needs all of them at once; leave the flag out."
+            )
+        experiment = experiment.class_sharded(mesh)
+    parallel.place(batch, mesh)
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))
+    divided = _HEAD if sharded is not None else ()
+    layout = parallel.layout(shapes, mesh, divided=divided)
+    step = parallel.data_parallel(experiment.step, mesh, layout)
+    return experiment._replace(step=step), layout
 
 
 def _check_batch(settings: Settings, classes: int) -> None:
@@ -139,21 +188,31 @@ def execute(plan: Plan, *, console: Console | None = None) -> list[dict[str, Any
         console: where to report; a `rich` console on standard output if None.
 
     Returns:
-        The content of each split's `result.json`.
+        The content of each split's `result.json`; of several processes, the first has
+        it alone.
 
     Raises:
         FloatingPointError: if training diverges; see `loop.fit`.
+        ConnectionAbortedError: if another process failed.
 
     Example:
         >>> results = execute(plan)  # doctest: +SKIP
     """
-    console = console or Console()
+    first = processes.is_first()
+    console = console or Console(quiet=not first)
     embed = evaluate.embedder(plan.experiment.apply)
     change = jax.jit(inputs.preparation(plan.settings))
     results = [
         _train_split(plan, index, embed, change, console)
         for index in range(len(plan.splits))
     ]
+    with processes.together("the report"):
+        if first:
+            _report(plan, results, console)
+    return results
+
+
+def _report(plan: Plan, results: list[dict[str, Any]], console: Console) -> None:
     folder.write_json(plan.folder / "results.json", results)
     report.write(
         plan.folder,
@@ -166,7 +225,6 @@ def execute(plan: Plan, *, console: Console | None = None) -> list[dict[str, Any
     report.show(results, console)
     place = plan.folder / "report.html"
     console.print(f"Report: {place}", soft_wrap=True, markup=False, highlight=False)
-    return results
 
 
 def _summary(plan: Plan) -> str | None:
@@ -218,14 +276,19 @@ def trained_encoder(
     experiment = experiment or recipe.build(settings, tuple(shape), classes)
     assert experiment is not None, "it was given or built"
     saved = Path(path) / f"split{index}" / loop.CHECKPOINTS
-    template = jax.eval_shape(experiment.init, _plan.key(settings))
+    shapes = jax.eval_shape(experiment.init, _plan.key(settings))
+    # The encoder alone: class weights may be more than one device holds.
+    template = {
+        "params": {"encoder": shapes.params["encoder"]},
+        "model_state": shapes.model_state,
+    }
     state = checkpoints.restore(saved, template, best=best).state
     if state is None:
         raise FileNotFoundError(
             f"Expected an intact checkpoint in {saved}, got none; train first."
         )
     return encoders.Functional(
-        experiment.apply, state.params["encoder"], state.model_state
+        experiment.apply, state["params"]["encoder"], state["model_state"]
     )
 
 
@@ -237,9 +300,9 @@ def _train_split(
     console: Console,
 ) -> dict[str, Any]:
     part, path = plan.splits[index], plan.folder / f"split{index}"
-    done = folder.read_json(path / "result.json")
-    if done is not None:
-        return done
+    done = folder.read_json(path / "result.json") if processes.is_first() else None
+    if multihost_utils.broadcast_one_to_all(np.array(done is not None)):
+        return done or {}
     unseen = report.label(list(part.names.values())) if part.names else "nothing"
     console.print(
         f"split {index}: {len(part.train.labels)} images of {len(part.trained_on)} "
@@ -254,18 +317,37 @@ def _train_split(
         return embed(state.params["encoder"], state.model_state, examples.images)
 
     state = _started(plan, index)
-    before = embedded(state, part.tested)
+    with processes.together(f"split {index} before training"):
+        before = embedded(state, part.tested) if processes.is_first() else None
     state = parallel.local(_fit(plan, index, state, embedded, console))
+    result = {}
+    with processes.together(f"split {index} after training"):
+        if before is not None:
+            trained = Trained(
+                state,
+                plan.experiment.apply,
+                lambda images: embed(
+                    state.params["encoder"], state.model_state, images
+                ),
+            )
+            result = _finished(plan, index, trained, before, change)
+    return result
+
+
+def _finished(
+    plan: Plan,
+    index: int,
+    trained: Trained,
+    before: np.ndarray,
+    change: step.Prepare,
+) -> dict[str, Any]:
+    """What is found out about a trained split, written to its folder."""
+    part, path = plan.splits[index], plan.folder / f"split{index}"
     after = {
-        name: (examples, embedded(state, examples))
+        name: (examples, trained.embed(examples.images))
         for name, examples in (("unseen", part.unseen), ("seen", part.seen))
         if examples is not None
     }
-    trained = Trained(
-        state,
-        plan.experiment.apply,
-        lambda images: embed(state.params["encoder"], state.model_state, images),
-    )
     tested = after["unseen" if part.unseen else "seen"][1]
     found = _outcome.calibrated(plan, part, trained)
     _outcome.draw(plan, path, part, before, tested, found)
@@ -293,14 +375,14 @@ def _started(plan: Plan, index: int) -> State:
     """The state before the first step, from a trained encoder if one is named."""
     settings = plan.settings
     state = plan.experiment.init(jax.random.fold_in(_plan.key(settings), index))
-    if not settings.init_from:
-        return state
-    weights = state.params["encoder"], state.model_state
-    params, model_state = finetune.load_params(
-        settings.init_from, weights, fresh=settings.fresh
-    )
-    params = {**state.params, "encoder": params}
-    return state._replace(params=params, model_state=model_state)
+    if settings.init_from:
+        weights = state.params["encoder"], state.model_state
+        params, model_state = finetune.load_params(
+            settings.init_from, weights, fresh=settings.fresh
+        )
+        params = {**state.params, "encoder": params}
+        state = state._replace(params=params, model_state=model_state)
+    return state if plan.layout is None else parallel.spread(state, plan.layout)
 
 
 def _fit(
@@ -327,6 +409,7 @@ def _fit(
         evaluate=score if watched else None,
         score="map_at_r" if watched else None,
         every=settings.evaluate_every,
+        padded=_HEAD if plan.experiment.class_sharded else (),
         title=f"split {index}",
         console=console,
     )

@@ -1,5 +1,6 @@
 import json
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -147,3 +148,75 @@ def test_a_list_that_names_other_files_is_not_believed(tmp_path):
     restored = checkpoints.restore(tmp_path, {"w": jnp.zeros(2)})
     assert restored.state is None
     assert len(restored.skipped) == 1
+
+
+def test_a_checkpoint_counts_when_its_files_are_there(tmp_path, monkeypatch):
+    checksums, written = checkpoints._checksums, threading.Event()
+
+    def late(folder):
+        assert written.wait(60)
+        return checksums(folder)
+
+    with checkpoints.open_saver(tmp_path) as saver:
+        for step in (1, 2):
+            saver.save({"w": jnp.ones(2)}, step=step)
+        saver.wait()
+        monkeypatch.setattr(checkpoints, "_checksums", late)
+        state = {"w": jnp.full(2, 3.0)}
+        saver.save(state, step=3)
+        # What a kill would leave now: all that was there before.
+        assert steps_of(tmp_path) == [1, 2]
+        # The state may go, as it does in a step that donates it.
+        state["w"].delete()
+        written.set()
+        saver.wait()
+        assert steps_of(tmp_path) == [2, 3]
+    assert restore(tmp_path, {"w": jnp.zeros(2)})[0]["w"].tolist() == [3, 3]
+
+
+def test_what_cannot_be_written_is_told_later(tmp_path, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(checkpoints, "_checksums", full)
+
+    def save(*steps):
+        with checkpoints.open_saver(tmp_path) as saver:
+            for step in steps:
+                done.append(step)
+                saver.save({"w": jnp.ones(2)}, step=step)
+
+    for steps in ((1, 2, 3), (1,)):
+        done = []
+        with pytest.raises(OSError, match="No space left"):
+            save(*steps)
+        # By the next one, or at the end.
+        assert done == list(steps[:2])
+    assert steps_of(tmp_path) == []
+
+
+def test_a_part_of_a_state_is_restored(tmp_path):
+    state = example(0.5)
+    checkpoints.save(tmp_path, state, step=1)
+    template = {"params": {"encoder": jax.eval_shape(example).params["encoder"]}}
+    found = restore(tmp_path, template)[0]
+    same(found, {"params": {"encoder": state.params["encoder"]}})
+
+
+def test_rows_of_padding_come_and_go(tmp_path):
+    rows = {"head": jnp.arange(6.0).reshape(3, 2), "rest": jnp.ones(2)}
+    checkpoints.save(tmp_path, rows, step=1)
+    longer = {"head": jnp.ones((4, 2)), "rest": jnp.zeros(2)}
+    found = restore(tmp_path, longer, padded=["head"])[0]
+    assert found["head"].tolist() == [[0, 1], [2, 3], [4, 5], [0, 0]]
+    checkpoints.save(tmp_path, found, step=2)
+    same(restore(tmp_path, rows, padded=["head"])[0], rows)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_checkpoint_of_other_arrays_is_refused(tmp_path):
+    checkpoints.save(tmp_path, {"w": jnp.ones(2)}, step=1)
+    with pytest.raises(ValueError, match="Expected v in the checkpoint"):
+        checkpoints.restore(tmp_path, {"v": jnp.ones(2)})
+    with pytest.raises(ValueError, match="not compatible with the stored shape"):
+        checkpoints.restore(tmp_path, {"w": jnp.ones(3)})

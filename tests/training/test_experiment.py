@@ -3,6 +3,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from metricjax import losses
@@ -72,6 +73,59 @@ def test_parts_may_learn_at_rates_of_their_own():
     updates: Any = optimizer.update(gradient, optimizer.init(params), params)[0]
     ratio = updates["proxies"] / updates["encoder"]
     np.testing.assert_allclose(ratio, 10.0, rtol=1e-6)
+
+
+def test_an_update_of_several_batches_is_that_of_one_large_batch(rng):
+    def loss(x, params, labels):
+        return losses.normface(x, params["head"], labels, reduction=None)
+
+    images = rng.integers(0, 256, (16, 16, 16, 1), dtype=np.uint8)
+    labels, found = np.arange(16, dtype=np.int32) % 4, []
+    for batch, steps, accumulate in ((8, 4, 2), (16, 2, 1)):
+        # A net without dropout, of which each batch would draw its own.
+        flat = {**FLAT, "encoder": "convnet"}
+        settings = Settings(**flat, steps=steps, accumulate=accumulate)
+        problem = experiment.supervised(
+            settings,
+            (16, 16, 1),
+            loss,
+            batches=inputs.shuffled_batches(settings, batch=batch),
+            init_head=experiment.class_weights(settings, 4),
+            optimizer=optax.sgd(0.1),
+        )
+        state = problem.init(KEY)
+        for t in range(steps):
+            rows = slice(t * batch % 16, t * batch % 16 + batch)
+            before = jax.tree.map(np.array, state.params)
+            state, _ = problem.step(state, (images[rows], labels[rows]))
+            if accumulate == 2 and t % 2 == 0:
+                jax.tree.map(np.testing.assert_array_equal, state.params, before)
+        found.append(state.params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *found
+    )
+
+
+def test_rates_count_updates():
+    settings = Settings(steps=80, accumulate=4, weight_decay=0.0)
+    plain = Settings(steps=20, weight_decay=0.0)
+    results = []
+    for chosen in (settings, plain):
+        optimizer = optimizers.adamw(chosen)
+        params: Any = {"w": jnp.zeros(())}
+        state = optimizer.init(params)
+        for _ in range(20):
+            updates, state = optimizer.update({"w": jnp.ones(())}, state, params)
+            params = optax.apply_updates(params, updates)
+        results.append(float(params["w"]))
+    assert results[0] == results[1]
+
+
+def test_batches_that_no_update_would_take_are_refused():
+    with pytest.raises(ValueError, match="multiple of --accumulate 3, got 400.* 402"):
+        Settings(accumulate=3)
+    with pytest.raises(ValueError, match="--accumulate above 0"):
+        Settings(accumulate=0)
 
 
 def test_frozen_layers_stay_to_the_bit_and_the_rest_learns(examples):

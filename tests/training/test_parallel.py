@@ -1,4 +1,3 @@
-import io
 import json
 
 import jax
@@ -6,43 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from rich.console import Console
 
 import train
-from metricjax.training import logs, loop, parallel, pictures, recipes, run
+from metricjax.training import logs, parallel, pictures, recipes
 from metricjax.training import state as states
 from metricjax.training import step as steps
-
-TINY = {
-    # A net with batch norm, whose statistics are those of the whole batch. It takes a
-    # large one: with 32 images of 28 pixels, a last bit that differs at the start, on
-    # one device, changes the twentieth loss by 4e-4.
-    "arcface": {"encoder": "resnet", "batch": 128, "input_size": 14},
-    "triplet": {"encoder": "mlp", "batch_classes": 8, "batch_examples": 4},
-}
-
-
-def prepared(recipe, out, *, devices=1, **changes):
-    module = recipes.load(recipe)
-    settings = module.Settings(width=2, dim=8, **{**TINY[recipe], **changes})
-    quiet = Console(file=io.StringIO())
-    return run.prepare(module, settings, out=out, devices=devices, console=quiet)
-
-
-def started(plan):
-    return plan.experiment.init(jax.random.key(1, impl="rbg"))
-
-
-def drawn(plan):
-    return plan.experiment.batches(plan.splits[0].train, 0)
-
-
-def losses_of(plan, count):
-    draw, state, values = drawn(plan), started(plan), []
-    for t in range(count):
-        state, metrics = plan.experiment.step(state, draw(t))
-        values.append(float(metrics["loss"]))
-    return values, state
+from tests.training.plans import TINY, drawn, fitted, losses_of, prepared, started
 
 
 @pytest.mark.parametrize("recipe", sorted(TINY))
@@ -55,19 +23,6 @@ def test_the_first_losses_are_the_same_on_one_two_and_eight_devices(recipe, tmp_
         for leaf in jax.tree.leaves(state):
             assert leaf.is_fully_replicated
             assert len(leaf.sharding.device_set) == devices
-
-
-def fitted(plan, folder, count):
-    return loop.fit(
-        plan.experiment.step,
-        started(plan),
-        drawn(plan),
-        steps=count,
-        folder=folder,
-        every=4,
-        log_every=1,
-        console=Console(quiet=True),
-    )
 
 
 def test_a_run_goes_on_where_it_stopped_on_another_number_of_devices(tmp_path):
@@ -220,3 +175,25 @@ def test_the_flags_train_a_run_on_all_devices(tmp_path, monkeypatch):
             np.testing.assert_allclose(many[name], value, atol=0.05)
     # Without the flag it is another run: what was computed is written down.
     assert train.main([*shared, "--out", str(tmp_path / "1")]) == 2
+
+
+class Rows:
+    """Stands for an array, and makes its rows when they are asked for."""
+
+    shape, dtype = (16, 3), np.float32
+
+    def __init__(self):
+        self.asked = []
+
+    def __getitem__(self, index):
+        self.asked.append(range(16)[index[0]])
+        return np.arange(48, dtype=np.float32).reshape(self.shape)[index]
+
+
+def test_rows_that_are_made_when_asked_for_are_made_once(rng):
+    batch = Rows(), np.arange(16)
+    rows, labels = parallel.place(batch, parallel.make_mesh(8))
+    assert sorted(n for part in batch[0].asked for n in part) == list(range(16))
+    np.testing.assert_array_equal(rows, np.arange(48).reshape(16, 3))
+    assert labels.tolist() == list(range(16))
+    assert rows.addressable_shards[0].data.shape == (2, 3)
