@@ -86,7 +86,9 @@ def statistics(
         weights, start, log_weight, mine = one
         column = (start + jnp.arange(block, dtype=labels.dtype))[None, :]
         is_target = labels[:, None] == column
-        logits = logits_of(_cosine(embeddings, weights, precision), is_target, mine)
+        logits = logits_of(
+            block_cosine(embeddings, weights, precision), is_target, mine
+        )
         summed, others = logits, jnp.where(is_target, -jnp.inf, logits)
         if log_weight is not None:
             log_weight = log_weight[None, :]
@@ -112,7 +114,7 @@ def statistics(
     return jax.lax.scan(step, Statistics(lowest, zero, zero, lowest), blocks)[0]
 
 
-def _cosine(x: Array, weights: Array, precision: Precision) -> Array:
+def block_cosine(x: Array, weights: Array, precision: Precision) -> Array:
     """Cosine `[batch, block]` to each class, to the nearest of its sub-centers."""
     w = numerics.l2_normalize(weights)
     centers = [w] if w.ndim == 2 else [w[:, k] for k in range(w.shape[1])]

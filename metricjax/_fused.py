@@ -26,7 +26,7 @@ from metricjax import (
     numerics,
     reductions,
 )
-from metricjax._class_blocks import Statistics, _cosine
+from metricjax._class_blocks import Statistics, block_cosine
 from metricjax._row_optimizer import RowState
 from metricjax.numerics import HIGHEST
 from metricjax.reductions import Reduction, Terms
@@ -246,7 +246,7 @@ def _statistics(
     classes = w.shape[0]
 
     def step(block: _Block, s: Statistics) -> Statistics:
-        cosine = _cosine(softmax.x, _rows(w, block), HIGHEST)
+        cosine = block_cosine(softmax.x, _rows(w, block), HIGHEST)
         is_target = _is_target(softmax, block)
         logits = softmax.logits(cosine, is_target, target)
         seen = jnp.where(block.fresh[None], logits, -jnp.inf)
@@ -291,7 +291,7 @@ def _block_cost(
     w: Array,
 ) -> Array:
     """The same of a block, with the slope `own` of the true cosine, for `x` and `w`."""
-    cosine = _cosine(x, w, HIGHEST)
+    cosine = block_cosine(x, w, HIGHEST)
     is_target = _is_target(softmax, block)
     cost = _cost(softmax, slopes, cosine, is_target, target, block.fresh[None])
     return cost + jnp.sum(jnp.where(is_target, own[:, None] * cosine, 0.0))
@@ -314,7 +314,7 @@ def _slope_of_target(
         return slope(own, jnp.ones_like(own, bool), target, jnp.ones((1, 1), bool))
 
     def step(block: _Block, total: Array) -> Array:
-        cosine = _cosine(softmax.x, _rows(w, block), HIGHEST)
+        cosine = block_cosine(softmax.x, _rows(w, block), HIGHEST)
         is_target = _is_target(softmax, block)
         return total + slope(cosine, is_target, target, block.fresh[None])
 
