@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -15,10 +16,15 @@ class ResNet(nnx.Module):
     as the usual four 3x3 convolutions with pooling. On 28x28 images with `width=16`
     it takes about 9 million multiply-adds an image.
 
+    Pictures of sounds have frequencies that mean something, but times that depend on
+    the speaker's pace: `pool_time` replaces the columns of the last feature map by
+    their mean and their maximum, and keeps its rows apart.
+
     Args:
         image_shape: `(height, width, channels)` of one image.
         width: channels of the stem.
         dim: size of the embedding.
+        pool_time: whether columns are frames of time, to be pooled.
         rngs: random streams for the initial weights.
 
     Example:
@@ -41,15 +47,18 @@ class ResNet(nnx.Module):
         image_shape: Sequence[int] = (28, 28, 1),
         width: int = 16,
         dim: int = 128,
+        pool_time: bool = False,
         rngs: nnx.Rngs,
     ):
         height, breadth, channels = image_shape
+        self.pool_time = pool_time
         self.stem = _conv(channels, width, size=5, stride=2, rngs=rngs)
         self.stem_norm = _norm(width, rngs)
         self.block1 = Residual(width, 2 * width, stride=1, rngs=rngs)
         self.block2 = Residual(2 * width, 4 * width, stride=2, rngs=rngs)
         self.block3 = Residual(4 * width, 8 * width, stride=2, rngs=rngs)
-        flat = 8 * width * -(-height // 8) * -(-breadth // 8)
+        columns = 2 if pool_time else -(-breadth // 8)
+        flat = 8 * width * -(-height // 8) * columns
         self.embedding = nnx.Linear(flat, dim, use_bias=False, rngs=rngs)
         self.embedding_norm = _norm(dim, rngs)
 
@@ -57,6 +66,8 @@ class ResNet(nnx.Module):
         """Embeddings `[batch, dim]` of images `[batch, height, width, channels]`."""
         x = nnx.relu(_normed(self.stem_norm, self.stem(images)))
         x = self.block3(self.block2(self.block1(x)))
+        if self.pool_time:
+            x = jnp.stack([x.mean(axis=2), x.max(axis=2)], axis=2)
         x = self.embedding(x.reshape(x.shape[0], -1))
         return self.embedding_norm(x)
 

@@ -361,7 +361,11 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
         image_shape = (size, size, image_shape[2])
     builders = {
         "resnet": lambda rngs: encoders.ResNet(
-            image_shape=image_shape, width=width, dim=dim, rngs=rngs
+            image_shape=image_shape,
+            width=width,
+            dim=dim,
+            pool_time=settings.content == "spectrograms",
+            rngs=rngs,
         ),
         "convnet": lambda rngs: encoders.ConvNet(
             image_shape=image_shape, width=width, dim=dim, rngs=rngs

@@ -99,8 +99,9 @@ class Settings:
     """Strength of random changes of the thickness of strokes."""
 
     encoder: Literal["resnet", "convnet", "mlp", "koch"] = "resnet"
-    """Small residual net, plain convolutional net, two dense hidden layers, or the
-    siamese net of Koch et al. (light, unless images have 105 pixels a side)."""
+    """Small residual net, which pools spectrograms over time; plain convolutional net,
+    two dense hidden layers, or the siamese net of Koch et al. (light, unless images
+    have 105 pixels a side)."""
 
     width: int = 8
     """Channels of the first convolution; a sixteenth of the mlp's hidden units."""

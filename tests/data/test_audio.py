@@ -26,6 +26,7 @@ needs_files = pytest.mark.skipif(
 )
 RATE = 8000
 SAMPLES = 256 + 63 * 128
+PACED = {"rate": RATE, "mels": 40, "frames": 64, "hop": 0.016, "drop": np.inf}
 
 
 def tone(samples, *, frequency=440.0, amplitude=0.5):
@@ -130,20 +131,74 @@ def test_a_picture_is_the_levels_below_its_own_peak():
     recording = noise(SAMPLES)
     levels = np.asarray(audio.log_mel(recording[None], rate=RATE))[0]
     for span in (80.0, 20.0):
-        picture = audio.pictures([recording], rate=RATE, span=span)[0, ..., 0]
+        found = audio.pictures([recording], **PACED, low=0.0, span=span)
         expected = 255 * np.clip(1 + (levels - levels.max()) / span, 0, 1)
-        assert picture.dtype == np.uint8
-        assert picture.shape == levels.shape == (40, 64)
-        np.testing.assert_allclose(picture, expected, atol=0.51)
+        assert found.dtype == np.uint8
+        assert found.shape == (1, *levels.shape, 1) == (1, 40, 64, 1)
+        np.testing.assert_allclose(found[0, ..., 0], expected, atol=0.51)
 
 
-def test_short_recordings_are_padded_and_long_ones_cut_on_both_sides():
+def test_frames_are_spread_evenly_over_what_is_heard():
+    word = noise(24 + 7 * 13)
+    silence = np.zeros(1000, np.float32)
+    heard = audio.trimmed(np.concatenate([silence, word, silence]), rate=RATE)
+    # Stretches of 10 ms: at most two too many on each side.
+    assert len(word) <= len(heard) <= len(word) + 4 * 82
+    options = {"rate": RATE, "mels": 6, "low": 200.0}
+    (found,) = audio.pictures(
+        [word], window=24 / RATE, frames=8, drop=np.inf, **options
+    )
+    expected = oracle.log_mel(
+        word.astype(float), size=24, step=13, high=RATE / 2, floor=1e-10, **options
+    )
+    expected = 255 * np.clip(1 + (expected - expected.max()) / 60, 0, 1)
+    np.testing.assert_allclose(found[..., 0], expected, atol=0.51)
+
+
+def test_a_word_said_at_half_the_pace_makes_nearly_the_same_picture():
+    tones = (400.0, 900.0, 1600.0)
+    quick, slow = (
+        np.concatenate([tone(samples, frequency=f) for f in tones])
+        for samples in (1000, 2000)
+    )
+    a, b = audio.pictures([quick, slow], rate=RATE).astype(float)
+    assert np.abs(a - b).mean() < 10
+    a, b = audio.pictures([quick, slow], rate=RATE, hop=0.016).astype(float)
+    assert np.abs(a - b).mean() > 40
+
+
+@pytest.mark.parametrize("drop", [0.0, 10.0, 30.0, np.inf])
+def test_quiet_ends_are_cut_as_a_loop_over_stretches_says(drop):
+    rng = np.random.default_rng(0)
+    envelope = np.interp(np.arange(4037), [0, 1500, 2500, 4037], [-3, 0, 0, -2.5])
+    recording = (10**envelope * rng.normal(size=4037)).astype(np.float32)
+    start, stop = oracle.ends(recording.astype(float), stretch=80, drop=drop)
+    found = audio.trimmed(recording, rate=RATE, drop=drop)
+    np.testing.assert_array_equal(found, recording[start:stop])
+    assert (len(found) == 4037) == (drop == np.inf)
+
+
+@pytest.mark.parametrize("samples", [1, 50, 100, 170, 250])
+def test_the_shortest_recordings_keep_something(samples):
+    assert 0 < len(audio.trimmed(noise(samples), rate=RATE)) <= samples
+    silence = np.zeros(samples, np.float32)
+    assert len(audio.trimmed(silence, rate=RATE)) == samples
+    assert audio.pictures([noise(samples)], rate=RATE).max() == 255
+
+
+@pytest.mark.parametrize(("samples", "drop"), [(0, 30.0), (9, -1.0), (9, np.nan)])
+def test_nothing_to_trim_is_refused(samples, drop):
+    with pytest.raises(ValueError, match="`drop` of at least 0 dB"):
+        audio.trimmed(noise(samples), rate=RATE, drop=drop)
+
+
+def test_at_one_pace_short_ones_are_padded_and_long_ones_cut_on_both_sides():
     short, long = noise(1001), noise(SAMPLES + 301)
     padded = np.zeros(SAMPLES, np.float32)
     start = (SAMPLES - 1001) // 2
     padded[start : start + 1001] = short
-    out = audio.pictures([short, long], rate=RATE)
-    same = audio.pictures([padded, long[150 : 150 + SAMPLES]], rate=RATE)
+    out = audio.pictures([short, long], **PACED)
+    same = audio.pictures([padded, long[150 : 150 + SAMPLES]], **PACED)
     np.testing.assert_array_equal(out, same)
     # Frames that hold nothing of the recording.
     assert (out[0, :, : start // 128 - 2] == 0).all()
@@ -287,7 +342,7 @@ def test_spoken_digits_know_their_speakers(tmp_path, place):
     (tmp_path / place).mkdir(exist_ok=True)
     zipped(tmp_path / place / "fsdd_recordings.zip", SPOKEN)
     found = data.load("spoken_digit", data_dir=tmp_path)
-    assert found.images.shape == (3, 40, 64, 1)
+    assert found.images.shape == (3, 28, 32, 1)
     assert found.names == ("0", "1")
     assert found.labels.tolist() == [0, 0, 1]
     assert found.extra["speaker"].tolist() == [0, 1, 1]
@@ -386,9 +441,9 @@ def test_spoken_digits_that_tensorflow_prepared_are_read(tmp_path):
 @needs_files
 def test_the_real_spoken_digits_hold_what_their_authors_say():
     found = data.load("spoken_digit", data_dir=DATA_DIR)
-    assert found.images.shape == (3000, 40, 64, 1)
+    assert found.images.shape == (3000, 28, 32, 1)
     assert np.bincount(found.labels).tolist() == [300] * 10
     assert np.bincount(found.extra["speaker"]).tolist() == [500] * 6
     assert np.bincount(found.extra["index"]).tolist() == [60] * 50
     assert (found.images.max(axis=(1, 2, 3)) == 255).all()
-    assert found.images.mean() == pytest.approx(60.379, abs=0.01)
+    assert found.images.mean() == pytest.approx(124.065, abs=0.01)

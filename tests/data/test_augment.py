@@ -20,6 +20,8 @@ RANDOM = {
     "color": augment.color,
     "time_mask": functools.partial(augment.time_mask, width=3),
     "frequency_mask": functools.partial(augment.frequency_mask, width=3),
+    "equalize": augment.equalize,
+    "noise": augment.noise,
 }
 
 
@@ -226,6 +228,36 @@ def test_several_masks_are_at_most_so_many_and_leave_the_rest(rng, key):
 def test_a_mask_wider_than_the_picture_is_refused(key, images):
     with pytest.raises(ValueError, match=r"`width` in \[0, 6\]"):
         augment.time_mask(key, images, width=7)
+
+
+def test_a_gain_is_a_smooth_curve_over_frequency_and_spares_silence(key):
+    images = jnp.asarray(np.random.default_rng(1).random((3, 9, 4, 1)), jnp.float32)
+    images = images.at[:, 2:4].set(0.0)
+    out = augment.equalize(key, images, deviation=0.3, knots=5)
+    points = np.asarray(jax.random.normal(key, (3, 5)), float)
+    weights = oracle.cubic_weights(5, 9)
+    for image, changed, own in zip(np.asarray(images), out, points, strict=True):
+        for row in range(9):
+            gain = 0.3 * sum(w * p for w, p in zip(weights[row], own, strict=True))
+            expected = [min(1, max(0, x + gain)) if x else 0 for x in image[row, :, 0]]
+            np.testing.assert_allclose(changed[row, :, 0], expected, atol=1e-5)
+
+
+def test_noise_is_heard_where_it_is_louder(key):
+    images = jnp.asarray(np.random.default_rng(1).random((4, 9, 5, 2)), jnp.float32)
+    images = images.at[0].set(0.0)
+    out = augment.noise(key, images, level=0.8, tilt=0.2, deviation=0.1, knots=3)
+    level_key, tilt_key, pixel_key = jax.random.split(key, 3)
+    levels = jax.random.uniform(level_key, (4, 1, 1, 1), minval=-0.24, maxval=0.8)
+    points = np.asarray(jax.random.normal(tilt_key, (4, 3)), float)
+    pixels = np.asarray(jax.random.normal(pixel_key, (4, 9, 5, 2)), float)
+    weights = oracle.cubic_weights(3, 9)
+    for i in range(4):
+        for row in range(9):
+            color = sum(w * p for w, p in zip(weights[row], points[i], strict=True))
+            heard = float(levels[i, 0, 0, 0]) + 0.2 * color + 0.1 * pixels[i, row]
+            expected = np.maximum(images[i, row], np.clip(heard, 0, 1))
+            np.testing.assert_allclose(out[i, row], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", RANDOM)

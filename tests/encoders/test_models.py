@@ -68,6 +68,38 @@ def test_the_residual_net_takes_other_sizes():
     assert shape(build, (2, 35, 26, 3)) == (2, 6)
 
 
+def test_pooling_over_time_keeps_the_mean_and_the_maximum_of_each_row(rng):
+    model = encoders.ResNet(
+        image_shape=(20, 30, 1), width=2, dim=5, pool_time=True, rngs=nnx.Rngs(0)
+    )
+    model.eval()
+    images = jnp.asarray(rng.random((2, 20, 30, 1)), jnp.float32)
+    x = nnx.relu(model.stem_norm(model.stem(images)))
+    features = np.asarray(model.block3(model.block2(model.block1(x))), np.float64)
+    assert features.shape == (2, 3, 4, 16)
+    rows = [
+        [pool(row[:, c]) for pool in (np.mean, np.max) for c in range(16)]
+        for image in features
+        for row in image
+    ]
+    flat = np.reshape(rows, (2, 3 * 2 * 16))
+    expected = flat @ np.asarray(model.embedding.kernel[...], np.float64)
+    # Batch norm before any training: mean 0, variance 1 and a small constant.
+    expected /= np.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)
+
+
+def test_pooling_over_time_gives_parameters_that_fit_any_number_of_frames():
+    def build(frames):
+        return lambda rngs: encoders.ResNet(
+            image_shape=(28, frames, 1), width=8, pool_time=True, rngs=rngs
+        )
+
+    # Half of the columns: 4 x 2 instead of 4 x 4 places of 64 channels.
+    assert parameters(build(32)) == parameters(build(9)) == 207_480 - 128 * 64 * 8
+    assert shape(build(32), (2, 28, 32, 1)) == (2, 128)
+
+
 def test_every_parameter_of_the_residual_net_gets_a_gradient(rng):
     apply, init = encoders.deferred(
         lambda rngs: encoders.ResNet(image_shape=(9, 9, 1), width=2, dim=3, rngs=rngs)

@@ -50,3 +50,20 @@ def log_mel(waveform, *, rate, mels, size, step, low, high, floor):
         columns.append(column)
         start += step
     return np.array(columns).T
+
+
+def ends(waveform, *, stretch, drop):
+    """Where a waveform [samples] gets loud first and last; `stretch` in samples."""
+    count = len(waveform) // stretch
+    edges = [len(waveform) * i // count for i in range(count + 1)]
+    energy = []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        changes = [waveform[n] - waveform[n - 1] for n in range(max(start, 1), stop)]
+        energy.append(sum(change**2 for change in changes) / (stop - start))
+    smooth = [
+        (sum(energy[max(0, i - 1) : i + 2])) / 3  # silence before and after
+        for i in range(count)
+    ]
+    least = max(smooth) * 10 ** (-drop / 10)
+    loud = [i for i in range(count) if smooth[i] >= least]
+    return edges[loud[0]], edges[loud[-1] + 1]

@@ -168,6 +168,18 @@ def test_what_the_images_show_decides_how_they_are_changed(content, rng):
     assert same is labels
 
 
+def test_the_residual_net_pools_spectrograms_over_time_and_nothing_else():
+    def sizes(content, frames):
+        settings = Settings(content=content, symmetries=1, width=2, dim=3)
+        model = experiment.encoder(settings, (28, frames, 1))
+        params, _ = jax.eval_shape(model.init, KEY)
+        return params["embedding"]["kernel"].shape
+
+    # 16 channels at 4 heights, the mean and the maximum of each.
+    assert sizes("spectrograms", 32) == sizes("spectrograms", 64) == (128, 3)
+    assert (sizes("photos", 32), sizes("photos", 64)) == ((256, 3), (512, 3))
+
+
 def test_only_characters_become_new_classes_when_they_are_turned():
     with pytest.raises(ValueError, match="Expected --symmetries 1 for photos, got 8"):
         Settings(content="photos")
