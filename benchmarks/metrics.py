@@ -120,7 +120,7 @@ CASES = [
     retrieval_metrics(20_000, 5),
     retrieval_metrics(5_000, 500, quick=True),
     retrieval_metrics(20_000, 2_000),
-    # The peer's lists of 6,000 neighbours of each take it a quarter of an hour.
+    # The peer makes lists of 6,000 neighbours of each: it did not end in a minute.
     retrieval_metrics(60_000, 6_000, peer=False),
     neighbors(10_000, quick=True),
     neighbors(60_000),

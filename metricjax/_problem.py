@@ -179,13 +179,15 @@ def _of_columns(measure: Measure, x: Array, columns: Array) -> Any:
     return measure(x, columns.T)
 
 
-def default_block(batch: int, candidates: int) -> int:
+def default_block(batch: int, candidates: int, *, one_way: bool = False) -> int:
     """Anchors in a block: as many as keep a block of rows in fast memory.
 
     On a CPU rows should stay in the cache; on an accelerator blocks must be large,
-    since each is a few launches.
+    since each is a few launches. What goes back as well, for a gradient, adds that of
+    all candidates up with every block, and wants fewer of them.
     """
-    budget = 2**18 if jax.default_backend() == "cpu" else 2**25
+    on_cpu = 2**18 if one_way else 2**19
+    budget = on_cpu if jax.default_backend() == "cpu" else 2**25
     block = max(16, min(batch, budget // max(candidates, 1)))
     # Blocks of even size: 300 anchors are two blocks of 150, not 256 and 44.
     return -(-batch // -(-batch // block))

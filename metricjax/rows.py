@@ -357,6 +357,11 @@ def mine(
     problem = _problem.build(
         miner, embeddings, labels, measure, prepare, None, places, **options
     )
+    shared, anchors, block = problem
+    if options.get("block_size") is None:
+        sizes = (len(side.items.labels) for side in (anchors, shared.candidates))
+        block = _problem.default_block(*sizes, one_way=True)
+    problem = shared, anchors, block
     axis_name = _ring_axis(options)
     if axis_name is None:
         chosen = _blocks.stack(_problem.block_selection, *problem)
