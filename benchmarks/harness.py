@@ -108,7 +108,19 @@ def run(area: str, index: int, case: Case, seconds: float) -> dict[str, Answer]:
         for worker in workers.values():
             worker.close()
     found = {name: _summary(case, first[name], turns[name]) for name in first}
+    (ours, *_) = turns.values()
+    for name, theirs in turns.items():
+        found[name]["times_ours"] = _ratio(theirs, ours)
     return found | {name: {} for name in failed}
+
+
+def _ratio(theirs: list[Answer], ours: list[Answer]) -> float:
+    """How many times longer, the median over turns next to each other.
+
+    A virtual machine may be twice as slow for some seconds: both are, then.
+    """
+    pairs = zip(theirs, ours, strict=True)
+    return statistics.median(x["seconds"] / y["seconds"] for x, y in pairs)
 
 
 def assert_equal(case: Case, results: dict[str, list[Answer]]) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 OURS = "jax"
-# Below this ratio of medians a difference is noise on a shared machine.
+# Below this ratio a difference is noise on a shared machine.
 ALLOWANCE = 1.25
 
 Figures = dict[str, Any]
@@ -16,10 +16,9 @@ def line(key: str, result: dict[str, Figures], bound: float) -> str:
         if not figures:
             parts.append(f"{name} did not finish")
             continue
-        ratio = figures["median_ms"] / ours["median_ms"]
         parts.append(
             f"{name} {figures['median_ms']:.3g} ms, {figures['growth_mib']:.0f} MiB"
-            + ("" if name == OURS else f" ({ratio:.1f}x)")
+            + ("" if name == OURS else f" ({_ratio(figures, ours):.1f}x)")
         )
     return " | ".join([*parts, f"roofline {bound:.3g} ms"])
 
@@ -52,7 +51,7 @@ def _rows(key: str, result: dict[str, Figures], bound: float) -> list[str]:
         median = figures["median_ms"]
         most = f"{median / bound:.1f}x" if bound else "-"
         rows.append(
-            f"{start}{peer} {_time(figures)} | {median / ours['median_ms']:.1f}x | "
+            f"{start}{peer} {_time(figures)} | {_ratio(figures, ours):.1f}x | "
             f"{most} | {memory} / {figures['growth_mib']:.0f} MiB |"
         )
     return rows or [f"{start}- | - | - | {memory} MiB |"]
@@ -63,7 +62,8 @@ def _foot(machine: dict[str, Any]) -> str:
     text = (
         f"{machine['device']}, {machine['cores']} cores, {versions}; revision "
         f"{machine['revision']}, {machine['date']}. Medians of interleaved turns, one "
-        "process per library."
+        "process per library; ratios are medians over turns next to each other, since a "
+        "virtual machine may be twice as slow for some seconds."
     )
     rates = machine.get("rates")
     if rates is None:
@@ -78,6 +78,11 @@ def _foot(machine: dict[str, Any]) -> str:
 def _time(figures: Figures) -> str:
     ms = figures["median_ms"]
     return f"{ms / 1e3:.2f} s" if ms >= 1e3 else f"{ms:.3g} ms"
+
+
+def _ratio(figures: Figures, ours: Figures) -> float:
+    """How many times longer a peer takes, from turns next to each other if recorded."""
+    return figures.get("times_ours") or figures["median_ms"] / ours["median_ms"]
 
 
 def compare(old: dict[str, Any], new: dict[str, Any]) -> int:

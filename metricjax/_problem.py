@@ -184,11 +184,13 @@ def default_block(batch: int, candidates: int, *, one_way: bool = False) -> int:
 
     On a CPU rows should stay in the cache; on an accelerator blocks must be large,
     since each is a few launches. What goes back as well, for a gradient, adds that of
-    all candidates up with every block, and wants fewer of them.
+    all candidates up with every block, so that very small blocks are dear.
     """
-    on_cpu = 2**18 if one_way else 2**19
-    budget = on_cpu if jax.default_backend() == "cpu" else 2**25
-    block = max(16, min(batch, budget // max(candidates, 1)))
+    budget = 2**18 if jax.default_backend() == "cpu" else 2**25
+    block = budget // max(candidates, 1)
+    if not one_way and block < 64:
+        block *= 2
+    block = max(16, min(batch, block))
     # Blocks of even size: 300 anchors are two blocks of 150, not 256 and 44.
     return -(-batch // -(-batch // block))
 
