@@ -62,8 +62,8 @@ def _foot(machine: dict[str, Any]) -> str:
     text = (
         f"{machine['device']}, {machine['cores']} cores, {versions}; revision "
         f"{machine['revision']}, {machine['date']}. Medians of interleaved turns, one "
-        "process per library; ratios are medians over turns next to each other, since a "
-        "virtual machine may be twice as slow for some seconds."
+        "process per library; ratios are medians over turns next to each other, since "
+        "a virtual machine may be twice as slow for some seconds."
     )
     rates = machine.get("rates")
     if rates is None:
