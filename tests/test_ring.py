@@ -31,6 +31,20 @@ WHERE = np.array([1, 1, 0] * 2 + [0, 0, 0] + [1, 1, 1] * 4 + [0, 0, 0], bool)
 WEIGHTS = np.linspace(0.5, 2.0, BATCH)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_here():
+    """Programs that XLA reads from the cache for CPUs may send to devices out of order.
+
+    Two permutations that need nothing of each other then meet, and the process aborts.
+    """
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = jax.config.values[name]
+    # What takes less is not kept.
+    jax.config.update(name, 1e9)
+    yield
+    jax.config.update(name, before)
+
+
 def mesh(*shape: int, names: tuple[str, ...] = ("data",)):
     kinds = (AxisType.Auto,) * len(shape)
     devices = jax.devices()[: int(np.prod(shape))]

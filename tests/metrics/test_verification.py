@@ -329,6 +329,8 @@ def test_reads_the_lists_of_lfw(tmp_path):
         (lfw_text().rsplit("\n", 3)[0], "is the file cut short"),
         ("1\t1\nAnn\t1\tx\nAnn\t1\tBob\t1\n", "Expected lines"),
         ("1\t1\nAnn\t1\tBob\t1\nAnn\t1\t2\n", "another order"),
+        ("90000000000\t90000000000\nAnn\t1\t2\n", "another order"),
+        ("0\n", "is the file cut short"),
     ],
 )
 def test_a_broken_list_is_refused(tmp_path, text, message):
