@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from benchmarks import harness
-from metricjax import data
+from metricjax import _cores, data
 from metricjax.data import dataset, deferred, image_files
 from metricjax.training import inputs, recipes
 from metricjax.training.splits import Examples
@@ -106,13 +106,13 @@ def measure(paths: list[Path], labels: np.ndarray, seconds: float) -> dict[str, 
         images: Any = rows
         return Examples(images, labels)
 
-    counts = sorted({1, 2, 4, deferred.cores()})
+    counts = sorted({1, 2, 4, _cores.count()})
     rates = {
         f"decoding, {count} thread{'s' * (count > 1)}": rate(
             plain(examples(count)), consume=lambda batch: None, seconds=seconds
         )
         for count in counts
-        if count <= deferred.cores()
+        if count <= _cores.count()
     }
     held = examples()._replace(images=np.asarray(examples().images))
     module = recipes.load("supcon")

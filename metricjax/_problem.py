@@ -116,6 +116,7 @@ def build(
     axis_name: Axis | None = None,
     pair_miner: PairMiner | None = None,
     ring: bool = False,
+    one_way: bool = False,
 ) -> tuple[Shared, Side, int]:
     """Checked arguments as what is shared, what is cut into blocks, and the block."""
     if ring:
@@ -153,14 +154,15 @@ def build(
     if weights is not None:
         _checks.check_shape("weights", weights, (batch,), "one weight for each anchor")
         weights = jax.lax.stop_gradient(numerics.promote(weights))
-    block = default_block(batch, n) if block_size is None else block_size
+    default = default_block(batch, n, one_way=one_way)
+    block = default if block_size is None else block_size
     _checks.check_positive_int("block_size", block, "leave it out for the default")
     if ring:
         candidates = candidates._replace(positions=places(n, axis_name))
     positions = places(batch, axis_name)
     anchors = anchors._replace(masks=masks, weights=weights, positions=positions)
     measure = as_partial(measure)
-    if block < batch:
+    if block < batch and not one_way:
         # The gradient of the candidates is then `x^T slopes`, added up as it comes. For
         # rows it is `slopes^T x`, for which XLA first transposes the slopes on a CPU.
         candidates = candidates._replace(embeddings=candidates.embeddings.T)

@@ -355,13 +355,10 @@ def mine(
     """
     places = _places(embeddings, options) if isinstance(miner, Fold) else None
     problem = _problem.build(
-        miner, embeddings, labels, measure, prepare, None, places, **options
+        *(miner, embeddings, labels, measure, prepare, None, places),
+        one_way=True,
+        **options,
     )
-    shared, anchors, block = problem
-    if options.get("block_size") is None:
-        sizes = (len(side.items.labels) for side in (anchors, shared.candidates))
-        block = _problem.default_block(*sizes, one_way=True)
-    problem = shared, anchors, block
     axis_name = _ring_axis(options)
     if axis_name is None:
         chosen = _blocks.stack(_problem.block_selection, *problem)

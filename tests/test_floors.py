@@ -12,6 +12,7 @@ PACKAGE = ROOT / "metricjax"
 
 FLOORS = {
     "_checks": 0,
+    "_cores": 0,
     "_collect": 1,
     "_sealed": 1,
     "numerics": 1,

@@ -1,7 +1,6 @@
 """Images that are not in memory: they are read, or decoded, when they are indexed."""
 
 import functools
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from metricjax import _cores
 from metricjax.data import image_files
 
 Read = Callable[[NDArray[np.intp]], NDArray[np.uint8]]
@@ -123,16 +123,9 @@ def of_files(
         ((3, 1, 2, 1), (2, 1, 2, 1), [[[10], [20]]])
     """
     read = functools.partial(
-        _decode, paths, image_shape=image_shape, threads=threads or cores()
+        _decode, paths, image_shape=image_shape, threads=threads or _cores.count()
     )
     return Rows(read, rows, image_shape)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _decode(

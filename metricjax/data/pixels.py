@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from metricjax import _cores
 from metricjax.data import deferred, image_files
 
 # Arrays up to this many bytes stay in memory, if that is no more than a quarter of
@@ -194,7 +195,7 @@ def _looks(
 ) -> Iterator[_Look | str]:
     """Each file in turn, with its pixels at a size if one is given; or its problem."""
     look = functools.partial(_look, size=size)
-    with ThreadPoolExecutor(deferred.cores()) as pool:
+    with ThreadPoolExecutor(_cores.count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             with image_files.quiet():
                 found = list(pool.map(look, paths[start : start + _CHUNK]))

@@ -13,7 +13,6 @@ reciprocal rank and the hit rate, which are summed over the group.
 """
 
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -25,7 +24,7 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
-from metricjax import numerics
+from metricjax import _cores, numerics
 
 Similarity = Callable[[Array, Array], Array]
 
@@ -178,7 +177,7 @@ def _sort(values: Array, wanted: Array) -> tuple[Array, Array]:
 
 def count_on_host(scores: Array, relevant: Array) -> Counts:
     """The same counts, the relevant in ascending order, by NumPy's sort."""
-    threads = min(os.cpu_count() or 1, len(scores))
+    threads = min(_cores.count(), len(scores))
     # NumPy sorts without Python's lock, so that every core has its part of the rows.
     parts = (np.array_split(np.asarray(x), threads) for x in (scores, relevant))
     with ThreadPoolExecutor(threads) as pool:

@@ -18,6 +18,18 @@ def few(digits):
     return digits.images[::250, ..., 0], digits.labels[::250]
 
 
+@pytest.fixture
+def people(tmp_path, few):
+    """Five identities of four digits each, as grey files of one size."""
+    image_module = pytest.importorskip("PIL.Image")
+    root = tmp_path / "people"
+    for i, image in enumerate(few[0]):
+        path = root / f"p{i // 4}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image_module.fromarray(image).save(path)
+    return root
+
+
 @pytest.fixture(autouse=True)
 def no_data_dir(monkeypatch):
     """Tests say themselves where their data lies."""

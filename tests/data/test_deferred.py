@@ -26,17 +26,6 @@ INDICES = {
 
 
 @pytest.fixture
-def people(tmp_path, few):
-    """Five identities of four digits each, as grey files of one size."""
-    root = tmp_path / "people"
-    for i, image in enumerate(few[0]):
-        path = root / f"p{i // 4}" / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return root
-
-
-@pytest.fixture
 def paths(people):
     return image_files.find_identities(people).paths
 

@@ -12,17 +12,6 @@ from metricjax.data import folders, image_files, inspection, pixels
 Image = pytest.importorskip("PIL.Image")
 
 
-@pytest.fixture
-def people(tmp_path, few):
-    """Five identities of four digits each, as grey files of one size."""
-    root = tmp_path / "people"
-    for i, image in enumerate(few[0]):
-        path = root / f"p{i // 4}" / f"{i:02}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path)
-    return root
-
-
 def decode(root, cache=None, **options) -> Any:
     """In memory without a cache, else on disk."""
     room = None if cache is None else 0

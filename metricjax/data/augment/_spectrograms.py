@@ -141,6 +141,11 @@ def noise(
         >>> changed = noise(jax.random.key(0), images)
         >>> bool((changed >= images).all()), bool((changed > images).any())
         (True, True)
+
+    References:
+        That the louder sound is what is seen: Roweis, "Factorial models and
+        refiltering for speech separation and denoising", Eurospeech 2003. Levels and
+        colors are our own.
     """
     check_images(images)
     level_key, tilt_key, pixel_key = jax.random.split(key, 3)
