@@ -1,13 +1,15 @@
 """Twelve losses on characters never seen, all with the same means.
 
-    python -m benchmarks.reality_check run [--data-dir DIR]
+    python -m benchmarks.reality_check run [LOSS ...] [--data-dir DIR]
     python -m benchmarks.reality_check table
 
 Every loss has the same encoder, batches of the same size, augmentation, optimiser and
 number of images, and four points of hyperparameters, tried on validation alphabets
 (one seed). The best point then trains on all background alphabets with three seeds and
 is measured on the 659 classes of the evaluation set. `run` writes each result as it
-comes, and goes on where it was stopped.
+comes, to the file of its loss, and goes on where it was stopped; so several processes,
+on a core each, can share the losses. All see the same number of images: 102,400, which
+are about two minutes of a core.
 
 Musgrave, Belongie and Lim, "A Metric Learning Reality Check", ECCV 2020,
 arXiv:2003.08505: papers compare a tuned loss with others that are not.
@@ -32,7 +34,7 @@ from metricjax import losses, metrics, numerics
 from metricjax.training import evaluate, experiment, inputs, optimizers, splits
 from metricjax.training.recipes import omniglot
 
-RESULTS = Path(__file__).parent / "results" / "reality_check.json"
+RESULTS = Path(__file__).parent / "results" / "reality_check"
 SEEDS = 3
 STEPS = 800
 CLASSES, EXAMPLES = 32, 4
@@ -151,27 +153,26 @@ def train(
     }
 
 
-def run(data_dir: str | None) -> None:
-    """All that has not been done yet."""
-    done = _read()
+def run(names: Sequence[str], data_dir: str | None) -> None:
+    """All of these losses that has not been done yet."""
     tuning = omniglot.Settings(steps=STEPS, dim=128, validation_alphabets=5)
     final = dataclasses.replace(tuning, validation_alphabets=0)
     parts = {
         settings: omniglot.divide(settings, data_dir=data_dir)[0]
         for settings in (tuning, final)
     }
-    for name, candidate in CANDIDATES.items():
-        entry = done["losses"].setdefault(name, {"tuning": [], "final": []})
+    for name in names:
+        candidate, entry = CANDIDATES[name], _read(name)
         for point in candidate.points[len(entry["tuning"]) :]:
             found = train(candidate, point, tuning, parts[tuning])
             entry["tuning"].append({**point, **found})
-            _write(done)
+            _write(name, entry)
         best = _best(entry["tuning"], candidate)
         for seed in range(len(entry["final"]), SEEDS):
             settings = dataclasses.replace(final, seed=seed)
             found = train(candidate, best, settings, parts[final])
             entry["final"].append({**best, **found})
-            _write(done)
+            _write(name, entry)
 
 
 def _best(tuned: Sequence[Mapping[str, float]], candidate: Candidate) -> dict:
@@ -179,20 +180,24 @@ def _best(tuned: Sequence[Mapping[str, float]], candidate: Candidate) -> dict:
     return dict(candidate.points[place])
 
 
-def _read() -> dict[str, Any]:
-    if RESULTS.exists():
-        return json.loads(RESULTS.read_text())
-    return {"machine": harness.machine(), "steps": STEPS, "losses": {}}
+def _read(name: str) -> dict[str, Any]:
+    path = RESULTS / f"{name}.json"
+    if path.exists():
+        return json.loads(path.read_text())
+    return {"machine": harness.machine(), "steps": STEPS, "tuning": [], "final": []}
 
 
-def _write(found: Mapping[str, Any]) -> None:
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+def _write(name: str, entry: Mapping[str, Any]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
 
 
 def table() -> str:
     """The losses by their Recall@1, as Markdown."""
     rows = []
-    for name, entry in _read()["losses"].items():
+    for name in CANDIDATES:
+        entry = _read(name)
         if len(entry["final"]) == SEEDS:
             rows.append((_mean(entry, "recall_at_1"), _row(name, entry)))
     head = [
@@ -223,10 +228,13 @@ def main(arguments: Sequence[str]) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("losses", nargs="*", metavar="LOSS", help="all by default")
     parser.add_argument("--data-dir", default=None)
     options = parser.parse_args(arguments)
+    if unknown := set(options.losses) - set(CANDIDATES):
+        parser.error(f"expected losses of {', '.join(CANDIDATES)}; got {unknown}")
     if options.what == "run":
-        run(options.data_dir)
+        run(options.losses or list(CANDIDATES), options.data_dir)
     print(table())
     return 0
 
