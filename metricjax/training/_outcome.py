@@ -99,17 +99,16 @@ def draw_examples(plan: Plan, path: Path, part: Split, change: step.Prepare) -> 
     if part.train.images.ndim != 4:
         return
     settings = plan.settings
-    name = plan.recipe.__name__.rpartition(".")[2]
+    kind = getattr(plan.recipe, "EXAMPLES", "pairs")
     copies = settings.symmetries
     labels = inputs.multiplied(part.train.labels, copies)
     first, second, same = samplers.pair_batch(
         labels, pairs=2 * _SHOWN, seed=settings.seed, step=0
     )
-    if name == "simclr":
-        # Its pairs of one class are two views of one image.
+    if kind == "views":
         second = np.where(same, first, second)
     rows = np.concatenate([first, second])
-    if name == "triplet":
+    if kind == "triplets":
         # Two images of different classes: one of them is of another than the anchor.
         a, b = first[~same], second[~same]
         other = np.where(labels[a] == labels[first[same]], b, a)
@@ -117,7 +116,7 @@ def draw_examples(plan: Plan, path: Path, part: Split, change: step.Prepare) -> 
     images = encoders.as_float(part.train.images[rows // copies])
     seen, _ = change(key(settings), images, jnp.asarray(labels[rows]))
     pictures.draw_examples(
-        path, np.asarray(seen), labels[rows], triplets=name == "triplet"
+        path, np.asarray(seen), labels[rows], triplets=kind == "triplets"
     )
 
 

@@ -33,7 +33,7 @@ def read(source: Any, *, split: int, best: bool) -> Weights:
     if (path / folder.CONFIG).is_file():
         return _from_checkpoints(path / f"split{split}" / "checkpoints", best=best)
     if (path / _CHECKPOINT).is_file():
-        return _from_checkpoints(path.parent, only=path)
+        return _from_checkpoints(path)
     if any(path.glob(f"*/{_CHECKPOINT}")):
         return _from_checkpoints(path, best=best)
     if any((path / name).is_file() for name in _ORBAX):
@@ -84,26 +84,22 @@ def _from_safetensors(path: Path) -> Weights:
     return tree["params"], tree["state"]
 
 
-def _from_checkpoints(
-    path: Path, *, best: bool = False, only: Path | None = None
-) -> Weights:
+def _from_checkpoints(path: Path, *, best: bool = False) -> Weights:
+    """From one checkpoint, or from the last or the best of their folder."""
     # Not at the top: bundles and .safetensors files are read without Orbax.
     _import("orbax.checkpoint", "train")
     from metricjax.training import checkpoints
 
-    tried = [only] if only else checkpoints._candidates(path, best=best)
-    for candidate in tried:
-        record = checkpoints._read(candidate / _CHECKPOINT)
-        arrays = candidate / checkpoints._ARRAYS
-        if record is not None and checkpoints._checksums(arrays) == record.files:
-            return _from_orbax(arrays)
-        warnings.warn(
-            f"The checkpoint {candidate} was cut short and is passed over.",
-            stacklevel=4,
+    is_one = (path / _CHECKPOINT).is_file()
+    tried = [path] if is_one else checkpoints.candidates(path, best=best)
+    found, skipped = checkpoints.intact(tried)
+    for sentence in skipped:
+        warnings.warn(sentence, stacklevel=4)
+    if found is None:
+        raise FileNotFoundError(
+            f"Expected an intact checkpoint in {path}, got none; train first."
         )
-    raise FileNotFoundError(
-        f"Expected an intact checkpoint in {path}, got none; train first."
-    )
+    return _from_orbax(found.arrays)
 
 
 def _from_orbax(path: Path) -> Weights:

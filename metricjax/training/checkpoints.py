@@ -33,6 +33,8 @@ __all__ = [
     "Restored",
     "Saver",
     "available",
+    "candidates",
+    "intact",
     "open_saver",
     "restore",
     "save",
@@ -57,6 +59,11 @@ class Checkpoint(NamedTuple):
     path: Path
     score: float | None
     metrics: Mapping[str, float]
+
+    @property
+    def arrays(self) -> Path:
+        """What Orbax has written of the state, a folder in the checkpoint's."""
+        return self.path / _ARRAYS
 
 
 class Restored(NamedTuple):
@@ -167,7 +174,7 @@ def open_saver(folder: str | os.PathLike[str]) -> Iterator[Saver]:
             if first:
                 _delete(made.path)
                 made.path.mkdir(parents=True)
-            checkpointer.save(made.path / _ARRAYS, _kept(state))
+            checkpointer.save(made.arrays, _kept(state))
 
             def finish() -> None:
                 checkpointer.wait_until_finished()
@@ -194,7 +201,7 @@ def _finish(made: Checkpoint) -> None:
         "step": made.step,
         "score": made.score,
         "metrics": made.metrics,
-        "files": _checksums(made.path / _ARRAYS),
+        "files": _checksums(made.arrays),
     }
     # Renamed into place, so that the list is there whole or not at all.
     part = made.path / f"{_RECORD}.part"
@@ -277,7 +284,7 @@ def restore(
     shared = not all(x.sharding.is_fully_addressable for x in jax.tree.leaves(wanted))
     found, skipped = None, ()
     if processes.is_first() or not shared:
-        found, skipped = _intact(folder, best=best)
+        found, skipped = intact(candidates(folder, best=best))
     if shared:
         # One decides for all: the others need not read every file for its checksum.
         step = -1 if found is None else found.step
@@ -286,7 +293,7 @@ def restore(
     if found is None:
         return Restored(None, None, skipped)
     options = _everyone() if shared else _alone()
-    return Restored(_load(found.path, wanted, padded, options), found, skipped)
+    return Restored(_load(found, wanted, padded, options), found, skipped)
 
 
 def _abstract(x: Any) -> jax.ShapeDtypeStruct:
@@ -301,10 +308,21 @@ def _abstract(x: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
 
 
-def _intact(folder: Path, *, best: bool) -> tuple[Checkpoint | None, tuple[str, ...]]:
-    """The checkpoint to restore, and what is said of those that were passed over."""
+def intact(paths: Sequence[Path]) -> tuple[Checkpoint | None, tuple[str, ...]]:
+    """The first checkpoint whose files are all there, as they were written.
+
+    Args:
+        paths: folders of single checkpoints, such as `candidates` gives.
+
+    Returns:
+        It, or None, and a sentence for each damaged one before it.
+
+    Example:
+        >>> intact([])
+        (None, ())
+    """
     skipped = []
-    for path in _candidates(folder, best=best):
+    for path in paths:
         record = _read(path / _RECORD)
         if record is not None and _checksums(path / _ARRAYS) == record.files:
             return Checkpoint(*record[:4]), tuple(skipped)
@@ -324,7 +342,7 @@ def _known(path: Path) -> Checkpoint:
 
 
 def _load(
-    path: Path,
+    saved: Checkpoint,
     wanted: Any,
     padded: Sequence[str],
     options: ocp.options.MultiprocessingOptions,
@@ -342,12 +360,12 @@ def _load(
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
     with ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         request = ocp.args.PyTreeRestore(wanted, arguments, partial_restore=True)
-        found = checkpointer.restore(path / _ARRAYS, args=request)
+        found = checkpointer.restore(saved.arrays, args=request)
     for name, leaf in _paths.named(found).items():
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise ValueError(
-                f"Expected {name} in the checkpoint {path}, got none; it is of other "
-                "settings than those of now."
+                f"Expected {name} in the checkpoint {saved.path}, got none; it is of "
+                "other settings than those of now."
             )
     return found
 
@@ -374,8 +392,21 @@ def _read(path: Path) -> _Record | None:
         return None
 
 
-def _candidates(folder: Path, *, best: bool) -> list[Path]:
-    """Checkpoint folders to try, in order; damaged ones among them."""
+def candidates(folder: str | os.PathLike[str], *, best: bool = False) -> list[Path]:
+    """The checkpoints of a folder in the order to try them, damaged ones among them.
+
+    Args:
+        folder: the folder of the run's checkpoints; it need not exist.
+        best: those of the highest scores instead of the last ones.
+
+    Returns:
+        Their folders.
+
+    Example:
+        >>> candidates("no/such/folder")
+        []
+    """
+    folder = Path(folder).absolute()
     if best:
         scored = [c for c in available(folder) if c.score is not None]
         return [c.path for c in sorted(scored, key=_rank, reverse=True)]

@@ -13,7 +13,9 @@ A recipe has
   `metricjax.training.splits.divide`;
 - if it measures more than all recipes do, `measure(settings, split, trained,
   data_dir=...) -> {what: value}`, where `trained` is a
-  `metricjax.training.run.Trained`.
+  `metricjax.training.run.Trained`;
+- if what it compares are not pairs of the same and of different classes, `EXAMPLES`:
+  "triplets", or "views" of one image, of which the report then shows a sheet.
 """
 
 import importlib

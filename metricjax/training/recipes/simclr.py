@@ -29,7 +29,9 @@ from jax import Array
 from metricjax import losses, numerics
 from metricjax.training import contrast, experiment, inputs, settings
 
-__all__ = ["Settings", "build"]
+__all__ = ["EXAMPLES", "Settings", "build"]
+
+EXAMPLES = "views"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

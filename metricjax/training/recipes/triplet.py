@@ -26,7 +26,9 @@ from jax import Array
 from metricjax import losses
 from metricjax.training import contrast, experiment, settings
 
-__all__ = ["Settings", "build"]
+__all__ = ["EXAMPLES", "Settings", "build"]
+
+EXAMPLES = "triplets"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
