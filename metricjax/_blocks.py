@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 from jax.custom_derivatives import SymbolicZero
 
-from metricjax.numerics import HIGHEST
 from metricjax.reductions import Terms
 
 Leaves = tuple[Any, ...]
@@ -30,10 +29,25 @@ class _Mirror(NamedTuple):
     transposed: bool
 
 
+class Shortcut(NamedTuple):
+    """Functions of a block that cost less, and are right if `fits` says so.
+
+    Attributes:
+        fits: `(shared, all rows) -> bool`.
+        short: what to do then: a function for each part of the loss, whose `Terms` are
+            then without that axis.
+        long: what to do otherwise, to the same end.
+    """
+
+    fits: Function
+    short: tuple[Function, ...]
+    long: Function
+
+
 class Plan(NamedTuple):
     """What fixes the compiled loop: hashable, no arrays."""
 
-    function: Function
+    function: Any
     treedef: Any
     static: Leaves
     sliced: tuple[bool, ...]
@@ -51,7 +65,7 @@ def stack(function: Function, shared: Any, rows: Any, block: int) -> Any:
 
 
 def sum_terms(
-    function: Function,
+    function: Function | Shortcut,
     shared: Any,
     rows: Any,
     block: int,
@@ -63,7 +77,7 @@ def sum_terms(
     Differentiated, the gradient of the totals comes in the same pass as the value.
 
     Args:
-        function: `(shared, block of rows) -> Terms`.
+        function: `(shared, block of rows) -> Terms`, perhaps with a `Shortcut`.
         shared: what every block sees whole.
         rows: what is cut into blocks.
         block: rows in a block.
@@ -105,9 +119,7 @@ def _compiled(
 # --- arrays apart from what is static -------------------------------------------------
 
 
-def partition(
-    function: Function, shared: Any, rows: Any, block: int
-) -> tuple[Plan, Leaves]:
+def partition(function: Any, shared: Any, rows: Any, block: int) -> tuple[Plan, Leaves]:
     """What is static of the arguments, and their arrays, which vary alike."""
     leaves, treedef = jax.tree.flatten((shared, rows))
     leaves = vary_alike(leaves)
@@ -173,8 +185,13 @@ def replace(items: Any, flags: Any, new: Any) -> Leaves:
 
 def call(plan: Plan, leaves: Leaves) -> Any:
     """The function of the plan, given its traced leaves."""
+    return plan.function(*arguments(plan, leaves))
+
+
+def arguments(plan: Plan, leaves: Leaves) -> tuple[Any, Any]:
+    """What is shared and the rows, given the traced leaves."""
     all_leaves = replace(plan.static, [x is None for x in plan.static], leaves)
-    return plan.function(*jax.tree.unflatten(plan.treedef, all_leaves))
+    return jax.tree.unflatten(plan.treedef, all_leaves)
 
 
 def cut(plan: Plan, leaves: Leaves) -> Leaves:
@@ -189,11 +206,9 @@ def cut_one(plan: Plan, x: Array) -> Array:
     return jnp.pad(x, widths).reshape(count, plan.block, *x.shape[1:])
 
 
-def uncut(plan: Plan, x: Array, axis: int = 0) -> Array:
-    """`[blocks, (parts,) block, ...]` to `[(parts,) size, ...]`."""
-    x = jnp.moveaxis(x, 0, axis)
-    x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-    return jax.lax.slice_in_dim(x, 0, plan.size, axis=axis)
+def uncut(plan: Plan, x: Array) -> Array:
+    """`[blocks, block, ...]` to `[size, ...]`."""
+    return x.reshape(-1, *x.shape[2:])[: plan.size]
 
 
 # --- the loops ------------------------------------------------------------------------
@@ -223,71 +238,112 @@ def _sum_terms_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Terms, Term
         and jnp.issubdtype(jnp.result_type(dot), jnp.inexact)
         for dot in dots
     )
-    terms, gradients = _mirrored_gradients(plan, wanted, leaves)
+    dots, wanted = _together(plan.mirror, dots, wanted)
+    terms, gradients = _value_and_gradients(plan, wanted, leaves)
     # One number for each part of the loss: <its gradient, tangent>.
-    inner = [
-        jnp.tensordot(gradient, dot, jnp.ndim(dot), precision=HIGHEST)[None]
-        for gradient, dot in zip(gradients, pick(dots, wanted), strict=True)
-    ]
-    zeros = jax.tree.map(jnp.zeros_like, terms)
-    return terms, zeros._replace(total=sum(inner, start=zeros.total))
+    inner = [_inner(gradient, pick(dots, wanted)) for gradient in gradients]
+    total = jnp.reshape(jnp.stack(inner), terms.total.shape)
+    return terms, jax.tree.map(jnp.zeros_like, terms)._replace(total=total)
 
 
-def _mirrored_gradients(
-    plan: Plan, wanted: tuple[bool, ...], leaves: Leaves
-) -> tuple[Terms, Leaves]:
-    """`_value_and_gradients`, one gradient standing for its mirror image."""
-    mirror = plan.mirror
+def _together(
+    mirror: _Mirror | None, dots: Leaves, wanted: tuple[bool, ...]
+) -> tuple[Leaves, tuple[bool, ...]]:
+    """The tangents, those of two leaves with one gradient added up in one of them."""
     if mirror is None or not (wanted[mirror.image] and wanted[mirror.original]):
-        return _value_and_gradients(plan, wanted, leaves)
-    image, original = mirror.image, mirror.original
-    fewer = tuple(flag and i != image for i, flag in enumerate(wanted))
-    terms, gradients = _value_and_gradients(plan, fewer, leaves)
-    every = list(replace([None] * len(fewer), fewer, gradients))
-    same = every[original]
-    every[image] = jnp.swapaxes(same, -1, -2) if mirror.transposed else same
-    return terms, pick(every, wanted)
+        return dots, wanted
+    dot = dots[mirror.image]
+    dot = jnp.swapaxes(dot, -1, -2) if mirror.transposed else dot
+    every = list(dots)
+    every[mirror.original] += dot
+    return tuple(every), tuple(w and i != mirror.image for i, w in enumerate(wanted))
+
+
+def _inner(gradient: Leaves, dots: Leaves) -> Array:
+    """Inner product of a gradient and a tangent, over all leaves."""
+    found = [jnp.sum(x * dot) for x, dot in zip(gradient, dots, strict=True)]
+    return sum(found[1:], start=found[0])
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _value(plan: Plan, leaves: Leaves) -> Terms:
-    def one(block: Leaves) -> tuple[Terms, None]:
-        return sum_rows(call(plan, replace(leaves, plan.sliced, block))), None
-
-    return accumulate(one, leaves, cut(plan, leaves))[0]
+    return _either(_sums, plan, leaves)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _value_and_gradients(
     plan: Plan, wanted: tuple[bool, ...], leaves: Leaves
-) -> tuple[Terms, Leaves]:
-    """The sums; of each wanted leaf the gradient of each total, `[(parts,) ...]`."""
+) -> tuple[Terms, list[Leaves]]:
+    """The sums; for each part of the total its gradient, of each wanted leaf."""
+    return _either(functools.partial(_slopes, wanted), plan, leaves)
+
+
+def _either(do: Callable[[Plan, Leaves], Any], plan: Plan, leaves: Leaves) -> Any:
+    """What is done with the functions of all parts, the shorter ones if they fit."""
+    way = plan.function
+    if not isinstance(way, Shortcut):
+        return do(plan._replace(function=(way,)), leaves)
+    short, long = (plan._replace(function=f) for f in (way.short, (way.long,)))
+    fits = way.fits(*arguments(plan, leaves))
+    return jax.lax.cond(fits, lambda: do(short, leaves), lambda: do(long, leaves))
+
+
+def _sums(plan: Plan, leaves: Leaves) -> Terms:
+    def one(block: Leaves) -> tuple[Terms, None]:
+        here = arguments(plan, replace(leaves, plan.sliced, block))
+        return _joined([sum_rows(part(*here)) for part in plan.function]), None
+
+    return accumulate(one, leaves, cut(plan, leaves))[0]
+
+
+def _slopes(
+    wanted: tuple[bool, ...], plan: Plan, leaves: Leaves
+) -> tuple[Terms, list[Leaves]]:
     sliced = pick(plan.sliced, wanted)
     whole = [not s for s in sliced]
 
     def one(block: Leaves) -> tuple[Any, Any]:
         here = replace(leaves, plan.sliced, block)
-
-        def total(given: Leaves) -> tuple[Array, Terms]:
-            terms = sum_rows(call(plan, replace(here, wanted, given)))
-            return terms.total[0], terms
-
         given = tuple(jnp.asarray(x) for x in pick(here, wanted))
-        value, pullback, terms = jax.vjp(total, given, has_aux=True)
-        if value.ndim:
-            # One part after the other: XLA's batched products are slow on a CPU.
-            # Constants, or XLA would make arrays of them outside of the loop.
-            basis = map(jnp.asarray, np.eye(value.size, dtype=value.dtype))
-            basis = vary_alike([*basis, value])[:-1]
-            gradients = [pullback(part)[0] for part in basis]
-            gradients = jax.tree.map(lambda *parts: jnp.stack(parts), *gradients)
-        else:
-            (gradients,) = pullback(jnp.ones_like(value))
-        return (terms, pick(gradients, whole)), pick(gradients, sliced)
+        found, slopes = [], []
+        for part in plan.function:
 
-    (terms, totals), parts = accumulate(one, leaves, cut(plan, leaves))
-    parts = [uncut(plan, x, terms.total.ndim - 1) for x in parts]
-    return terms, replace(replace(sliced, sliced, parts), whole, totals)
+            def total(given: Leaves, part: Function = part) -> tuple[Array, Terms]:
+                terms = part(*arguments(plan, replace(here, wanted, given)))
+                return sum_rows(terms).total[0], sum_rows(terms)
+
+            value, pullback, terms = jax.vjp(total, given, has_aux=True)
+            found.append(terms)
+            slopes += [pullback(unit)[0] for unit in _units(value)]
+        ours = [pick(each, sliced) for each in slopes]
+        return (_joined(found), [pick(each, whole) for each in slopes]), ours
+
+    (terms, shares), ours = accumulate(one, leaves, cut(plan, leaves))
+    ours = jax.tree.map(lambda x: uncut(plan, x), ours)
+    gradients = [
+        replace(replace(sliced, sliced, own), whole, share)
+        for own, share in zip(ours, shares, strict=True)
+    ]
+    return terms, gradients
+
+
+def _joined(parts: list[Terms]) -> Terms:
+    """Terms of each part as one with an axis of parts, if there is more than one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Terms(*(jnp.stack(fields, axis=1) for fields in zip(*parts, strict=True)))
+
+
+def _units(value: Array) -> list[Array]:
+    """The total, or each of its parts, as a cotangent.
+
+    One part after the other: XLA's batched products are slow on a CPU. Constants, or
+    XLA would make arrays of them outside of the loop.
+    """
+    if not value.ndim:
+        return [jnp.ones_like(value)]
+    basis = map(jnp.asarray, np.eye(value.size, dtype=value.dtype))
+    return vary_alike([*basis, value])[:-1]
 
 
 def sum_rows(terms: Terms) -> Terms:

@@ -65,6 +65,45 @@ class Fold(NamedTuple):
     given: Any = None
 
 
+class Apart(NamedTuple):
+    """A row loss of two parts: what its positives cost, and what its negatives do.
+
+    It stands wherever a row loss does, and is a `Fold`: each part is a sum over pairs.
+    Its `Terms` are `[b, 2]`, the positives first. Where items of one class lie side by
+    side, as samplers of classes put them, the positives of a block are looked for among
+    few candidates, which saves the other half of the work.
+
+    Attributes:
+        near: `(rows, positive, *extra) -> Terms [b]`. It may be configured with
+            `jax.tree_util.Partial`.
+        far: `(rows, negative, *extra) -> Terms [b]`, likewise.
+
+    Example:
+        >>> def pull(rows, positive):
+        ...     total = jnp.sum(jnp.where(positive, rows, 0.0), axis=1)
+        ...     count = jnp.sum(positive, axis=1, dtype=total.dtype)
+        ...     return Terms(total, count, count)
+        >>> def push(rows, negative):
+        ...     return pull(jnp.exp(-rows), negative)
+        >>> pull_and_push = Apart(pull, push)
+    """
+
+    near: Callable[..., Terms]
+    far: Callable[..., Terms]
+
+
+def _both(
+    near: Partial,
+    far: Partial,
+    rows: Any,
+    positive: Array,
+    negative: Array,
+    *extra: Any,
+) -> Terms:
+    parts = near(rows, positive, *extra), far(rows, negative, *extra)
+    return Terms(*(jnp.stack(fields, axis=1) for fields in zip(*parts, strict=True)))
+
+
 class Side(NamedTuple):
     """Anchors, or candidates, and what the engine must know of them.
 
@@ -94,10 +133,11 @@ class Shared(NamedTuple):
     measure: Partial
     candidates: Any
     pair_miner: Partial | None = None
+    runs: Any = None
 
 
 def build(
-    function: Callable[..., Any] | Fold,
+    function: Callable[..., Any] | Fold | Apart,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     measure: Measure,
@@ -119,6 +159,9 @@ def build(
     one_way: bool = False,
 ) -> tuple[Shared, Side, int]:
     """Checked arguments as what is shared, what is cut into blocks, and the block."""
+    if isinstance(function, Apart):
+        near, far = map(as_partial, function)
+        function = Fold(Partial(_both, near, far))
     if ring:
         _check_ring(function, axis_name, pair_miner)
     masks = labels if isinstance(labels, Pairs) else None
@@ -358,6 +401,14 @@ def block_selection(shared: Shared, anchors: Side) -> Any:
     if isinstance(miner, Fold):
         return _found(miner, rows, masks, anchors, shared.candidates)
     return miner(rows, masks)
+
+
+def block_part(which: int, shared: Shared, anchors: Side) -> Terms:
+    """One part of an `Apart`: that of the positives (0) or of the negatives (1)."""
+    rows, masks = _block_rows(shared, anchors)
+    extra = those_there(anchors.extra, shared.candidates.extra)
+    part = shared.function.step.args[which]
+    return weighted(part(rows, masks[which], *extra), anchors)
 
 
 def block_state(shared: Shared, anchors: Side) -> Any:

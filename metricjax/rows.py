@@ -16,7 +16,7 @@ no device ever holds them all. The second needs a loss that can be made of parts
 row, a `Fold`. Those are, of `metricjax.losses`:
 
     sums over pairs     contrastive, histogram, intra_pair_variance, siamese, siglip,
-                        snr_contrastive, threshold_consistent_margin
+                        snr_contrastive, threshold_consistent_margin; an `Apart` is one
     log-sum-exps        circle, clip, dcl, generalized_lifted_structure, gist,
                         info_nce, multiple_negatives, nca, ntxent, supcon
     in two rounds       lifted_structure, multi_similarity, n_pair, tuplet_margin,
@@ -40,12 +40,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from metricjax import _blocks, _problem, _ring, numerics
-from metricjax._problem import Axis, Fold, Measure, PairMiner, Prepare
+from metricjax import _blocks, _problem, _ring, _windows, numerics
+from metricjax._problem import Apart, Axis, Fold, Measure, PairMiner, Prepare
 from metricjax.pairs import Pairs
 from metricjax.reductions import Reduction, Terms
 
 __all__ = [
+    "Apart",
     "Fold",
     "Options",
     "apply",
@@ -57,7 +58,7 @@ __all__ = [
     "terms",
 ]
 
-RowLoss = Callable[..., Terms] | Fold
+RowLoss = Callable[..., Terms] | Fold | Apart
 
 
 class Options(TypedDict, total=False):
@@ -122,7 +123,7 @@ def apply(
 
     Args:
         row: `(rows, positive, negative, *extra) -> Terms`, for a block of anchors, or a
-            `Fold`.
+            `Fold`, or an `Apart`.
         embeddings: `[batch, dim]`.
         labels: int `[batch]` (negative: in no pair), or `Pairs` `[batch, n]`.
         measure: `(x [b, dim], y [n, dim]) -> rows [b, n]`, or any pytree of such.
@@ -252,14 +253,20 @@ def sums(
     if axis_name is not None:
         summed = _blocks.sum_rows(_ring_terms(problem, axis_name))
         return jax.lax.psum(summed, axis_name)
-    # What makes the two ends of a pair unlike: other candidates, or choosy anchors.
-    names = ("ref_embeddings", "weights", "pair_miner", "axis_name")
-    unlike = any(options.get(name) is not None for name in names)
-    if unlike or isinstance(labels, Pairs) or per_anchor is not None:
+    names = ("ref_embeddings", "pair_miner", "axis_name")
+    alone = all(options.get(name) is None for name in names)
+    # Labels, and no others than the batch: what two of its rows are to each other.
+    alone = alone and not isinstance(labels, Pairs)
+    # Choosy anchors also make the two ends of a pair unlike.
+    if not alone or options.get("weights") is not None or per_anchor is not None:
         symmetric = False
-    ends = (problem[0].candidates.embeddings, problem[1].embeddings)
+    shared, anchors, block = problem
+    function = _problem.block_terms
+    if alone and isinstance(row, Apart):
+        function, shared = _windows.shortcut(shared, block)
+    ends = (shared.candidates.embeddings, anchors.embeddings)
     mirrored = ends if symmetric else None
-    out = _blocks.sum_terms(_problem.block_terms, *problem, mirrored=mirrored)
+    out = _blocks.sum_terms(function, shared, anchors, block, mirrored=mirrored)
     axis_name = options.get("axis_name")
     return out if axis_name is None else jax.lax.psum(out, axis_name)
 

@@ -36,6 +36,7 @@ FLOORS = {
     "_row_optimizer": 3,
     "_class_sample": 3.5,
     "_ring": 3.5,
+    "_windows": 3.5,
     "_fused": 3.5,
     "heads": 4,
     "memory": 4,

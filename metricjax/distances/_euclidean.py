@@ -50,9 +50,17 @@ def squared_euclidean(
     if exact:
         return sum_over_dims(squared_difference, x, y)
     x2 = jnp.sum(jnp.square(x), axis=1)[:, None]
-    y2 = jnp.sum(jnp.square(y), axis=1)[None, :]
-    gram = numerics.matmul(x, y.T, precision=precision)
-    return jax.nn.relu(x2 + y2 - 2.0 * gram)
+    columns = y.T
+    if x.shape[0] < y.shape[0]:
+        # A block of rows: all of `y` through its transpose, which all blocks share and
+        # whose gradient XLA then leaves a product `x^T slopes`.
+        y2 = jnp.sum(jnp.square(columns), axis=0)[None, :]
+    else:
+        y2 = jnp.sum(jnp.square(y), axis=1)[None, :]
+    # The factor is on `x`: on a CPU XLA would make an `[n, m]` array of it.
+    return jax.nn.relu(
+        x2 + y2 + numerics.matmul(-2.0 * x, columns, precision=precision)
+    )
 
 
 def euclidean(

@@ -56,14 +56,12 @@ def contrastive(
         Hadsell, Chopra and LeCun, "Dimensionality Reduction by Learning an Invariant
         Mapping", CVPR 2006, eq. 4.
     """
-    row = Partial(
-        _contrastive_row,
-        positive_margin=positive_margin,
-        margin=margin,
-        squared=squared,
+    row = rows.Apart(
+        Partial(_beyond, margin=positive_margin, squared=squared),
+        Partial(_within, margin=margin, squared=squared),
     )
     return rows.apply(
-        rows.Fold(row),
+        row,
         embeddings,
         labels,
         measure=distance,
@@ -77,43 +75,31 @@ def contrastive(
 _SYMMETRIC = (distances.euclidean, distances.squared_euclidean, distances.cosine)
 
 
-def _contrastive_row(
-    distances: Array,
-    positive: Array,
-    negative: Array,
-    *,
-    positive_margin: ArrayLike,
-    margin: ArrayLike,
-    squared: bool,
+def _beyond(
+    distances: Array, positive: Array, *, margin: ArrayLike, squared: bool
 ) -> Terms:
-    near = jnp.asarray(distances - positive_margin)
-    far = jnp.asarray(margin - distances)
-    scale = 0.5 if squared else 1.0
-    return _two_parts(near, far, positive, negative, (scale, scale), squared=squared)
+    excess = jnp.asarray(distances - margin)
+    return _hinges(excess, positive, 0.5 if squared else 1.0, squared=squared)
 
 
-def _two_parts(
-    near: Array,
-    far: Array,
-    positive: Array,
-    negative: Array,
-    weights: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
-    *,
-    squared: bool = False,
+def _within(
+    distances: Array, negative: Array, *, margin: ArrayLike, squared: bool
 ) -> Terms:
-    """Weighted hinges of the positives and of the negatives, as two parts."""
+    excess = jnp.asarray(margin - distances)
+    return _hinges(excess, negative, 0.5 if squared else 1.0, squared=squared)
 
-    def part(mask: Array, excess: Array, weight: ArrayLike) -> Terms:
-        hinge = jax.nn.relu(excess)
-        cost = weight * (jnp.square(hinge) if squared else hinge)
-        return Terms(
-            jnp.sum(jnp.where(mask, cost, 0.0), axis=1),
-            jnp.sum(mask, axis=1, dtype=excess.dtype),
-            jnp.sum(mask & (excess > 0), axis=1, dtype=excess.dtype),
-        )
 
-    parts = part(positive, near, weights[0]), part(negative, far, weights[1])
-    return Terms(*(jnp.stack(fields, axis=1) for fields in zip(*parts, strict=True)))
+def _hinges(
+    excess: Array, mask: Array, weight: ArrayLike = 1.0, *, squared: bool = False
+) -> Terms:
+    """Weighted hinges of the pairs in the mask."""
+    hinge = jax.nn.relu(excess)
+    cost = weight * (jnp.square(hinge) if squared else hinge)
+    return Terms(
+        jnp.sum(jnp.where(mask, cost, 0.0), axis=1),
+        jnp.sum(mask, axis=1, dtype=excess.dtype),
+        jnp.sum(mask & (excess > 0), axis=1, dtype=excess.dtype),
+    )
 
 
 def snr_contrastive(
@@ -213,17 +199,15 @@ def threshold_consistent_margin(
         Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric
         Learning", ICLR 2024, arXiv:2307.04047, section 4.
     """
-    row = Partial(
-        _threshold_row,
-        margins=(positive_margin, negative_margin),
-        weights=(positive_weight, negative_weight),
+    row = rows.Apart(
+        Partial(_unlike, margin=positive_margin, weight=positive_weight),
+        Partial(_alike, margin=negative_margin, weight=negative_weight),
     )
-    fold = rows.Fold(row)
-    return on_cosines(fold, embeddings, labels, reduction, options, symmetric=True)
+    return on_cosines(row, embeddings, labels, reduction, options, symmetric=True)
 
 
 def on_cosines(
-    row: rows.Fold,
+    row: rows.Fold | rows.Apart,
     embeddings: ArrayLike,
     labels: ArrayLike | Pairs,
     reduction: Reduction | None,
@@ -244,16 +228,16 @@ def on_cosines(
     )
 
 
-def _threshold_row(
-    cosine: Array,
-    positive: Array,
-    negative: Array,
-    *,
-    margins: tuple[ArrayLike, ArrayLike],
-    weights: tuple[ArrayLike, ArrayLike],
+def _unlike(
+    cosine: Array, positive: Array, *, margin: ArrayLike, weight: ArrayLike
 ) -> Terms:
-    near, far = jnp.asarray(margins[0] - cosine), jnp.asarray(cosine - margins[1])
-    return _two_parts(near, far, positive, negative, weights)
+    return _hinges(jnp.asarray(margin - cosine), positive, weight)
+
+
+def _alike(
+    cosine: Array, negative: Array, *, margin: ArrayLike, weight: ArrayLike
+) -> Terms:
+    return _hinges(jnp.asarray(cosine - margin), negative, weight)
 
 
 def intra_pair_variance(
@@ -300,7 +284,7 @@ def intra_pair_variance(
     """
     unit, dot = numerics.l2_normalize, similarities.dot
     sums = rows.sums(
-        rows.Fold(_cosine_row),
+        rows.Apart(_cosines, _cosines),
         embeddings,
         labels,
         prepare=unit,
@@ -308,31 +292,22 @@ def intra_pair_variance(
         symmetric=True,
         **options,
     )
-    row = Partial(
-        _variance_row,
-        means=numerics.divide(sums.total, sums.count)[0],
-        slacks=(positive_slack, negative_slack),
+    near, far = numerics.divide(sums.total, sums.count)[0]
+    row = rows.Apart(
+        Partial(_spread, mean=near, share=1.0 - positive_slack, sign=-1.0),
+        Partial(_spread, mean=far, share=1.0 + negative_slack, sign=1.0),
     )
-    fold = rows.Fold(row)
-    return on_cosines(fold, embeddings, labels, reduction, options, symmetric=True)
+    return on_cosines(row, embeddings, labels, reduction, options, symmetric=True)
 
 
-def _cosine_row(cosine: Array, positive: Array, negative: Array) -> Terms:
-    """The sums of the cosines of positives and of negatives, as two parts."""
-    masks = jnp.stack([positive, negative], axis=1)
-    total = jnp.sum(jnp.where(masks, cosine[:, None], 0.0), axis=2)
-    count = jnp.sum(masks, axis=2, dtype=cosine.dtype)
+def _cosines(cosine: Array, mask: Array) -> Terms:
+    total = jnp.sum(jnp.where(mask, cosine, 0.0), axis=1)
+    count = jnp.sum(mask, axis=1, dtype=cosine.dtype)
     return Terms(total, count, count)
 
 
-def _variance_row(
-    cosine: Array,
-    positive: Array,
-    negative: Array,
-    *,
-    means: Array,
-    slacks: tuple[ArrayLike, ArrayLike],
+def _spread(
+    cosine: Array, mask: Array, *, mean: Array, share: ArrayLike, sign: float
 ) -> Terms:
-    near = jnp.asarray((1.0 - slacks[0]) * means[0] - cosine)
-    far = jnp.asarray(cosine - (1.0 + slacks[1]) * means[1])
-    return _two_parts(near, far, positive, negative, squared=True)
+    """Squared hinges of cosines below (-1) or above (1) a share of their mean."""
+    return _hinges(jnp.asarray(sign * (cosine - share * mean)), mask, squared=True)

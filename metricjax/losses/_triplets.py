@@ -367,7 +367,8 @@ def _scan_positives(
     """
     # Made of the rows, so that in jax.shard_map the carry varies as they do.
     zero = jnp.zeros_like(distances[:, 0])
-    steps = jnp.max(jnp.sum(positive, axis=1, dtype=jnp.int32))
+    # Counted as floats, which XLA sums several times faster than integers on a CPU.
+    steps = jnp.max(jnp.sum(positive, axis=1, dtype=jnp.float32))
 
     def step(_: Array, state: Any) -> Any:
         after, terms, slopes, margin_slope = state
@@ -377,8 +378,11 @@ def _scan_positives(
         gap = (d_ap + margin)[:, None] - distances
         slope = jax.nn.sigmoid(gap) if soft else (gap > 0).astype(gap.dtype)
         slope = jnp.where(chosen, slope, 0.0)
-        pull = jnp.sum(slope, axis=1)
-        active = jnp.sum(chosen & (gap > 0), axis=1, dtype=gap.dtype)
+        # Behind a barrier, or XLA writes a whole row of each sum on a CPU.
+        pull = jax.lax.optimization_barrier(jnp.sum(slope, axis=1))
+        active = pull
+        if soft:
+            active = jnp.sum(chosen & (gap > 0), axis=1, dtype=gap.dtype)
         terms = Terms(
             terms.total + jnp.sum(jnp.where(chosen, _penalty(gap, soft), 0.0), axis=1),
             terms.count + jnp.sum(chosen, axis=1, dtype=gap.dtype),
@@ -390,5 +394,6 @@ def _scan_positives(
 
     start = jnp.full_like(zero, -1, dtype=jnp.int32)
     state = (start, Terms(zero, zero, zero), jnp.zeros_like(distances), zero)
-    _, terms, slopes, margin_slope = jax.lax.fori_loop(0, steps, step, state)
+    last = steps.astype(jnp.int32)
+    _, terms, slopes, margin_slope = jax.lax.fori_loop(0, last, step, state)
     return terms, slopes, margin_slope

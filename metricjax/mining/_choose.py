@@ -33,11 +33,12 @@ def usable(distances: ArrayLike, pairs: Pairs) -> tuple[Array, Pairs]:
 def first(mask: Array) -> tuple[Array, Array]:
     """Index of the first True of each row (0 if none), and whether there is one.
 
-    A masked minimum: argmax is many times slower on a CPU.
+    A masked minimum of floats, exact to 2^24 columns: that of integers is slower on a
+    CPU, and argmax many times.
     """
     n = mask.shape[-1]
-    index = jnp.arange(n, dtype=jnp.int32)
-    found = jnp.min(jnp.where(mask, index, n), axis=-1)
+    index = jnp.arange(n, dtype=jnp.float32)
+    found = jnp.min(jnp.where(mask, index, n), axis=-1).astype(jnp.int32)
     return jnp.where(found < n, found, 0), found < n
 
 
