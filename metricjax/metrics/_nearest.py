@@ -12,8 +12,8 @@ from jax.typing import ArrayLike
 from metricjax import _checks, numerics, similarities
 from metricjax.metrics._ranking import Similarity
 
-# Rows of one group: the maximum over it is cheap, and `k` groups are then searched.
-GROUP = 16
+# A row shorter than so many times `k` is searched as it is.
+GROUPED_FROM = 64
 QUERY_BLOCK = 128
 GALLERY_BLOCK = 2**15
 
@@ -103,38 +103,40 @@ def _blocks(
     alone: bool,
 ) -> Neighbors:
     size = gallery.shape[0]
-    width = min(GALLERY_BLOCK, size)
-    chunks = -(-size // width)
+    chunks = -(-size // GALLERY_BLOCK)
+    group = group_size(-(-size // chunks), k)
+    width = -(-size // (chunks * group)) * group
 
-    def chunk(rows: Array, best: Neighbors, number: Array) -> tuple[Neighbors, None]:
-        # The last chunk reaches back into the one before it: no copy of the gallery.
-        start = jnp.minimum(number * width, size - width)
-        part = jax.lax.dynamic_slice_in_dim(gallery, start, width)
-        index = start + jnp.arange(width, dtype=jnp.int32)
-        scores = numerics.promote(similarity(queries[rows], part))
-        lowest = jnp.finfo(scores.dtype).min
-        scores = jnp.where(scores >= lowest, scores, lowest)
-        wanted = index >= number * width
+    def chunk(best: Neighbors, number: Array) -> tuple[Neighbors, None]:
+        # The last chunk is filled up with repetitions of the last row.
+        index = number * width + jnp.arange(width, dtype=jnp.int32)
+        wanted, inside = index < size, jnp.minimum(index, size - 1)
         if gallery_where is not None:
-            wanted &= jax.lax.dynamic_slice_in_dim(gallery_where, start, width)
-        scores = jnp.where(wanted[None], scores, -jnp.inf)
-        if alone:
-            scores = jnp.where(index[None] == rows[:, None], -jnp.inf, scores)
-        top, place = top_k(scores, min(k, width))
-        return _merge(best, Neighbors(top, start + place), k), None
+            wanted &= gallery_where[inside]
+        part = gallery[inside]
 
-    def block(rows: Array) -> Neighbors:
-        dtype = jax.eval_shape(similarity, queries[rows], gallery[:1]).dtype
-        dtype = jnp.promote_types(dtype, jnp.float32)
-        none = jnp.full((rows.shape[0], k), -jnp.inf, dtype)
-        best = Neighbors(none, jnp.full(none.shape, -1, jnp.int32))
-        step = functools.partial(chunk, rows)
-        best, _ = jax.lax.scan(step, best, jnp.arange(chunks, dtype=jnp.int32))
-        return best._replace(
-            indices=jnp.where(best.similarities > -jnp.inf, best.indices, -1)
-        )
+        def block(args: tuple[Array, Neighbors]) -> Neighbors:
+            rows, known = args
+            scores = numerics.promote(similarity(queries[rows], part))
+            lowest = jnp.finfo(scores.dtype).min
+            scores = jnp.where(scores >= lowest, scores, lowest)
+            scores = jnp.where(wanted[None], scores, -jnp.inf)
+            if alone:
+                scores = jnp.where(index[None] == rows[:, None], -jnp.inf, scores)
+            top, place = top_k(scores, min(k, width), group)
+            return _merge(known, Neighbors(top, number * width + place), k)
 
-    return jax.lax.map(block, places)
+        return jax.lax.map(block, (places, best)), None
+
+    dtype = jax.eval_shape(similarity, queries[:1], gallery[:1]).dtype
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    none = jnp.full((*places.shape, k), -jnp.inf, dtype)
+    best = Neighbors(none, jnp.full(none.shape, -1, jnp.int32))
+    # Chunks outside, blocks inside: a chunk is cut out of the gallery once.
+    best, _ = jax.lax.scan(chunk, best, jnp.arange(chunks, dtype=jnp.int32))
+    return best._replace(
+        indices=jnp.where(best.similarities > -jnp.inf, best.indices, -1)
+    )
 
 
 def _merge(best: Neighbors, new: Neighbors, k: int) -> Neighbors:
@@ -145,27 +147,24 @@ def _merge(best: Neighbors, new: Neighbors, k: int) -> Neighbors:
     return Neighbors(top, jnp.take_along_axis(indices, place, axis=1))
 
 
-def top_k(scores: Array, k: int) -> tuple[Array, Array]:
-    """`jax.lax.top_k` of `[n, m]` without NaN, faster for wide rows and small `k`.
+def group_size(width: int, k: int) -> int:
+    """Of `top_k`, about `sqrt(width / k)`: as many groups as members of `k` of them."""
+    return 1 << ((width // k).bit_length() // 2) if width >= GROUPED_FROM * k else 1
 
-    The `k` best lie in the `k` groups with the largest maxima. Column j is in group
-    `j mod (m / GROUP)`, so that the maxima vectorise. Where equal maxima leave a
-    choice of groups, the lowest index might be in another one: then the plain form
-    is taken, for the whole block.
+
+def top_k(scores: Array, k: int, size: int) -> tuple[Array, Array]:
+    """`jax.lax.top_k` of `[n, m]`, faster in groups of `size` columns, of m a divisor.
+
+    The `k` best lie in the `k` groups of the largest maxima, the first of equal ones:
+    a group's columns are neighbours, so that lower indices win ties as in the plain
+    form.
     """
-    rows, width = scores.shape
-    groups = width // GROUP
-    if width % GROUP or groups < 4 * k:
+    if size == 1:
         return jax.lax.top_k(scores, k)
-    grouped = scores.reshape(rows, GROUP, groups)
-    peaks = jnp.max(grouped, axis=1)
-    chosen = jnp.sort(jax.lax.top_k(peaks, k)[1], axis=1)
-    near = jnp.take_along_axis(grouped, chosen[:, None, :], axis=2)
-    # In this order the columns of `near` ascend, so that lower indices win ties.
-    top, place = jax.lax.top_k(near.reshape(rows, -1), k)
-    index = place // k * groups + jnp.take_along_axis(chosen, place % k, axis=1)
-    ambiguous = jnp.any(jnp.sum(peaks >= top[:, -1:], axis=1) > k)
-    plain = functools.partial(jax.lax.top_k, k=k)
-    return jax.lax.cond(
-        ambiguous, lambda s: tuple(plain(s)), lambda s: (top, index), scores
-    )
+    groups = scores.reshape(len(scores), -1, size)
+    _, chosen = jax.lax.top_k(jnp.max(groups, axis=2), k)
+    chosen = jnp.sort(chosen, axis=1)
+    near = jnp.take_along_axis(groups, chosen[:, :, None], axis=1)
+    top, place = jax.lax.top_k(near.reshape(len(scores), -1), k)
+    group = jnp.take_along_axis(chosen, place // size, axis=1)
+    return top, group * size + place % size

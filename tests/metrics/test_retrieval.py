@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from metricjax import distances
-from metricjax.metrics import _nearest, _ranking, retrieval
+from metricjax.metrics import _ranking, retrieval
 from tests.oracles import metrics as oracle
 
 KS = (1, 2, 4, 8)
@@ -81,6 +81,21 @@ def test_ties_in_double_precision(x64, way, integers):
     result = retrieval.per_query(x, labels, ks=KS, similarity=dot)
     assert result.map.dtype == jnp.float64
     assert_matches(result, expected, 1e-14)
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 64])
+def test_ties_of_cosines(way, rng, block_size):
+    axes = np.array([[2, 0], [0, 3], [-1, 0], [0, -1], [0, 0]], np.float32)
+    x, labels = axes[rng.integers(0, 5, 6)], rng.integers(-1, 2, 6)
+    for alone, queries in ((True, slice(None)), (False, slice(4))):
+        expected = oracle.retrieval(
+            oracle.cosine(x[queries], x), labels[queries], labels, KS, alone=alone
+        )
+        refs = {} if alone else {"ref_embeddings": x, "ref_labels": labels}
+        result = retrieval.per_query(
+            x[queries], labels[queries], ks=KS, block_size=block_size, **refs
+        )
+        assert_matches(result, expected)
 
 
 def test_separate_references_keep_equal_rows(way, integers, rng):
@@ -313,48 +328,6 @@ def test_bootstrap_covers_the_truth_about_as_often_as_it_says(rng):
         low, high = retrieval.bootstrap(values, labels, seed=seed, samples=200)
         covered += low.map <= 0.6 <= high.map
     assert 50 <= covered <= 60
-
-
-def test_nearest_equals_a_full_sort(rng, monkeypatch):
-    monkeypatch.setattr(_nearest, "GALLERY_BLOCK", 128)
-    queries = rng.integers(-2, 3, (7, 3)).astype(np.float32)
-    gallery = rng.integers(-2, 3, (300, 3)).astype(np.float32)
-    for k in (1, 2, 5, 300):
-        found = retrieval.nearest(queries, gallery, k=k, similarity=dot, block_size=3)
-        want = np.array(oracle.nearest(queries @ gallery.T, k))
-        np.testing.assert_array_equal(found.indices, want)
-        scores = np.take_along_axis(queries @ gallery.T, want, 1)
-        np.testing.assert_array_equal(found.similarities, scores)
-
-
-def test_nearest_without_itself_and_without_hidden_rows(rng):
-    x = rng.standard_normal((40, 4)).astype(np.float32)
-    where = np.arange(40) % 3 > 0
-    found = retrieval.nearest(x, x, k=30, gallery_where=where, exclude_self=True)
-    hidden = {(i, j) for i in range(40) for j in range(40) if i == j or not where[j]}
-    for row, want in zip(
-        np.asarray(found.indices),
-        oracle.nearest(oracle.cosine(x, x), 30, hidden),
-        strict=True,
-    ):
-        assert row[row >= 0].tolist() == want
-    missing = np.asarray(found.indices) < 0
-    assert missing.any()
-    assert (np.asarray(found.similarities)[missing] == -np.inf).all()
-
-
-@pytest.mark.parametrize("values", [2, 3, 10**6])
-def test_grouped_top_k_equals_the_plain_one(rng, values):
-    scores = jnp.asarray(rng.integers(0, values, (5, 1024)), jnp.float32)
-    for got, want in zip(
-        _nearest.top_k(scores, 7), jax.lax.top_k(scores, 7), strict=True
-    ):
-        np.testing.assert_array_equal(got, want)
-
-
-def test_nearest_more_than_the_gallery_has():
-    found = retrieval.nearest(jnp.ones((1, 2)), jnp.ones((2, 2)), k=3)
-    assert found.indices.tolist() == [[0, 1, -1]]
 
 
 def test_wrong_input_is_refused():
