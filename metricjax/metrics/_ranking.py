@@ -12,9 +12,10 @@ of them relevant; every metric has a closed form in these four counts, but the
 reciprocal rank and the hit rate, which are summed over the group.
 """
 
+import collections
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -24,7 +25,8 @@ from jax import Array
 from jax.tree_util import Partial
 from jax.typing import DTypeLike
 
-from metricjax import _cores, numerics
+from metricjax import _cores, numerics, similarities
+from metricjax.metrics import _host_counts
 
 Similarity = Callable[[Array, Array], Array]
 
@@ -142,6 +144,36 @@ def compare(
     return scores, jnp.where(valid, relevant, jnp.inf)
 
 
+def cosine_keys(queries: Queries, candidates: Candidates, place: Array) -> Array:
+    """Integers `[block, N]` in the order of the cosines, odd where relevant.
+
+    A float's bits are an integer of the same order, and a cosine's exponent leaves one
+    of them free. Candidates that do not count get the lowest integer, which is even.
+
+    Args:
+        queries: the block.
+        candidates: of unit norm or zero.
+        place: `[N]`, of each candidate its position in `order`.
+    """
+    units = numerics.l2_normalize(queries.embeddings)
+    cosines = similarities.dot(units, candidates.embeddings)
+    # Rounding takes none beyond these bounds; NaN goes below the rest.
+    cosines = jnp.where(cosines >= -1.5, jnp.minimum(cosines, 1.5), -1.75)
+    # Minus zero is equal to zero, but its bits are not.
+    cosines = jnp.where(cosines == 0, 0.0, cosines)
+    integer = jnp.int64 if cosines.dtype == jnp.float64 else jnp.int32
+    bits = jax.lax.bitcast_convert_type(cosines, integer)
+    keys = jnp.where(bits < 0, bits ^ jnp.iinfo(integer).max, bits)
+    start, stop, own = (x[:, None] for x in queries[1:])
+    relevant = (start <= place[None]) & (place[None] < stop)
+    counts = place[None] != own
+    if candidates.where is not None:
+        counts &= candidates.where[None]
+    return jnp.where(
+        counts, 2 * keys + relevant.astype(integer), jnp.iinfo(integer).min
+    )
+
+
 def count(scores: Array, relevant: Array) -> Counts:
     """Counts by comparison: two passes over the block per relevant candidate."""
     # Without the barrier the matrix product may be repeated in each pass.
@@ -172,49 +204,6 @@ def _sort(values: Array, wanted: Array) -> tuple[Array, Array]:
         jax.vmap(functools.partial(jnp.searchsorted, side=side))(values, wanted)
         for side in ("left", "right")
     )
-    return values.shape[1] - stop, stop - start
-
-
-def count_on_host(scores: Array, relevant: Array) -> Counts:
-    """The same counts, the relevant in ascending order, by NumPy's sort."""
-    threads = min(_cores.count(), len(scores))
-    # NumPy sorts without Python's lock, so that every core has its part of the rows.
-    parts = (np.array_split(np.asarray(x), threads) for x in (scores, relevant))
-    with ThreadPoolExecutor(threads) as pool:
-        counts = list(pool.map(_count_rows, *parts))
-    return Counts(*(jnp.asarray(np.concatenate(x)) for x in zip(*counts, strict=True)))
-
-
-def _count_rows(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
-    wanted = np.sort(relevant, axis=1)
-    valid = wanted < np.inf
-    start, stop = _runs(wanted)
-    relevant_above = valid.sum(axis=1, keepdims=True, dtype=np.int32) - stop
-    above, tied = _search(np.sort(scores, axis=1), wanted)
-    return above, tied, relevant_above, stop - start, valid
-
-
-def _runs(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and past-the-last place of the equals of each value, in sorted rows."""
-    size = values.shape[1]
-    new = np.ones((len(values), size + 1), bool)
-    new[:, 1:-1] = values[:, 1:] != values[:, :-1]
-    places = np.arange(size, dtype=np.int32)
-    start = np.maximum.accumulate(np.where(new[:, :-1], places, 0), axis=1)
-    ends = np.where(new[:, 1:], places + 1, np.int32(size))
-    return start, np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
-
-
-def _search(values: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many of the sorted `values` are above, and equal to, each wanted one."""
-    stop = np.empty(wanted.shape, np.int32)
-    for row, value, out in zip(values, wanted, stop, strict=True):
-        out[:] = np.searchsorted(row, value, side="right")
-    start = stop - 1
-    # A second search only where the value before the last equal one is equal too.
-    before = np.take_along_axis(values, np.maximum(start - 1, 0), axis=1)
-    for i in np.flatnonzero(((before == wanted) & (start > 0)).any(axis=1)):
-        start[i] = np.searchsorted(values[i], wanted[i], side="left")
     return values.shape[1] - stop, stop - start
 
 
@@ -331,20 +320,20 @@ def run(
     than NumPy's on a CPU, so that outside `jit` it is done on the host there.
     """
     on_cpu = jax.default_backend() == "cpu"
+    on_host = on_cpu and not traced and size > COUNTED_ON_HOST
     width = max(candidates.embeddings.shape[0], 1)
     block_size = block_size or (BLOCK_ON_CPU if on_cpu else BLOCK) // width
     block_size = min(max(block_size, 1), relevant.shape[0])
-    on_host = on_cpu and not traced and size > COUNTED_ON_HOST
     rows = relevant.shape[0]
     blocks = max(-(-rows // block_size), 1)
     # The last block is filled up with repetitions, which are cut off again.
     places = np.minimum(np.arange(blocks * block_size), rows - 1)
     places = places.reshape(blocks, block_size)
-    cut = jax.tree.map(lambda x: jnp.asarray(x)[places], (queries, relevant))
     loop = _blocks_on_host
     if not on_host:
         loop = functools.partial(_blocks, sort=size > COUNTED_BY_XLA)
-    sums = loop(cut[0], cut[1], candidates, Partial(similarity), ks, tables, size=size)
+    of_blocks = queries, relevant, places
+    sums = loop(*of_blocks, candidates, Partial(similarity), ks, tables, size=size)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], sums)
 
 
@@ -352,6 +341,7 @@ def run(
 def _blocks(
     queries: Queries,
     relevant: Array,
+    places: Array,
     candidates: Candidates,
     similarity: Similarity,
     ks: Array,
@@ -360,32 +350,67 @@ def _blocks(
     size: int,
     sort: bool,
 ) -> Sums:
-    def block(args: tuple[Queries, Array]) -> Sums:
-        scores, wanted = compare(args[0], candidates, similarity, size)
+    def block(rows: Array) -> Sums:
+        block, of_block = jax.tree.map(lambda x: x[rows], (queries, relevant))
+        scores, wanted = compare(block, candidates, similarity, size)
         counts = (count_by_sorting if sort else count)(scores, wanted)
-        return finish(counts, args[1], ks, tables)
+        return finish(counts, of_block, ks, tables)
 
-    return jax.lax.map(block, (queries, relevant))
+    return jax.lax.map(block, places)
 
 
 def _blocks_on_host(
     queries: Queries,
     relevant: Array,
+    places: np.ndarray,
     candidates: Candidates,
-    similarity: Similarity,
+    similarity: Partial,
     ks: Array,
     tables: Tables,
     *,
     size: int,
 ) -> Sums:
-    blocks = []
-    for i in range(relevant.shape[0]):
-        block = jax.tree.map(lambda x, i=i: x[i], queries)
-        scores, wanted = _compare(block, candidates, similarity, size=size)
-        counts = count_on_host(scores, wanted)
-        blocks.append(_finish(counts, relevant[i], ks, tables))
+    queries, relevant = jax.tree.map(np.asarray, (queries, relevant))
+    cosines = similarity.func is similarities.cosine
+    if cosines:
+        units = numerics.l2_normalize(candidates.embeddings)
+        candidates = candidates._replace(embeddings=units)
+    place = np.argsort(np.asarray(candidates.order)).astype(np.int32)
+
+    def compared(rows: np.ndarray) -> tuple[Array, ...]:
+        block = jax.tree.map(lambda x: x[rows], queries)
+        if cosines:
+            return (_cosine_keys(block, candidates, place),)
+        return _compare(block, candidates, similarity, size=size)
+
+    def count(arrays: tuple[Array, ...], part: slice) -> tuple[np.ndarray, ...]:
+        # Waits for XLA, which is at work on a block while another one is counted.
+        values = [np.asarray(x)[part] for x in arrays]
+        if cosines:
+            return _host_counts.count_keys(values[0], size)
+        return _host_counts.count_scores(*values)
+
+    def finished(rows: np.ndarray, parts: list[Future]) -> Sums:
+        counts = zip(*(part.result() for part in parts), strict=True)
+        counts = Counts(*(jnp.asarray(np.concatenate(x)) for x in counts))
+        return _finish(counts, relevant[rows], ks, tables)
+
+    threads = _cores.count()
+    share = -(-places.shape[1] // threads)
+    parts = [slice(i, i + share) for i in range(0, places.shape[1], share)]
+    blocks, waiting = [], collections.deque()
+    # NumPy sorts without Python's lock, so that every core has its part of the rows.
+    # JAX is called from here alone: its contexts (as of 64 bits) are a thread's own.
+    with ThreadPoolExecutor(threads) as pool:
+        for rows in places:
+            arrays = compared(rows)
+            waiting.append((rows, [pool.submit(count, arrays, part) for part in parts]))
+            if len(waiting) > 1:
+                blocks.append(finished(*waiting.popleft()))
+        blocks.extend(finished(*block) for block in waiting)
     return jax.tree.map(lambda *x: jnp.stack(x), *blocks)
 
 
 _compare = jax.jit(compare, static_argnames="size")
+_cosine_keys = jax.jit(cosine_keys)
 _finish = jax.jit(finish)
