@@ -46,29 +46,31 @@ def count_keys(keys: np.ndarray, size: int) -> tuple[np.ndarray, ...]:
 
     The sort itself says where the relevant lie: a search for each costs more than it.
     """
-    out = np.zeros((4, len(keys), size), np.int32)
-    valid = np.zeros((len(keys), size), bool)
-    for i, row in enumerate(keys):
-        counts = _count_row(np.sort(row))
-        number = len(counts[0])
-        valid[i, :number] = True
-        for place, count in zip(out, counts, strict=True):
-            place[i, :number] = count
-    return *out, valid
+    keys = np.sort(keys, axis=1)
+    rows, width = keys.shape
+    relevant = (keys & 1) == 1
+    number = relevant.sum(axis=1, dtype=np.int32)
+    valid = np.arange(size) < number[:, None]
+    place = np.flatnonzero(relevant)
+    start = np.zeros((rows, size), np.int32)
+    start[valid] = place - np.repeat(width * np.arange(rows), number)
+    first = np.tile(np.arange(size, dtype=np.int32), (rows, 1))
+    stop, last = start + 1, first + 1
+    tied = np.zeros(valid.shape, bool)
+    tied[valid] = _beside_an_equal(keys >> 1, place)
+    for i in np.flatnonzero(tied.any(axis=1)):
+        values, some = keys[i] >> 1, tied[i]
+        known = values[start[i, : number[i]]]
+        wanted = values[start[i, some]]
+        start[i, some] = np.searchsorted(values, wanted, side="left")
+        stop[i, some] = np.searchsorted(values, wanted, side="right")
+        first[i, some] = np.searchsorted(known, wanted, side="left")
+        last[i, some] = np.searchsorted(known, wanted, side="right")
+    return width - stop, stop - start, number[:, None] - last, last - first, valid
 
 
-def _count_row(keys: np.ndarray) -> tuple[np.ndarray, ...]:
-    place = np.flatnonzero((keys & 1) == 1)
-    values = keys >> 1
-    known = values[place]
-    rank = np.arange(len(place))
-    spans = (place, place + 1), (rank, rank + 1)
-    # Round the ends, where it may take for a tie what is none: the search then says so.
-    before, behind = values[place - 1], values.take(place + 1, mode="wrap")
-    tied = (before == known) | (behind == known)
-    if tied.any():
-        for row, (start, stop) in zip((values, known), spans, strict=True):
-            start[tied] = np.searchsorted(row, known[tied], side="left")
-            stop[tied] = np.searchsorted(row, known[tied], side="right")
-    (start, stop), (first, last) = spans
-    return len(keys) - stop, stop - start, len(place) - last, last - first
+def _beside_an_equal(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    # The end of a row and the start of the next may seem tied: the search finds not.
+    known = values.take(place)
+    before, behind = (values.take(place + i, mode="wrap") for i in (-1, 1))
+    return (before == known) | (behind == known)

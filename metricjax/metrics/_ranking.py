@@ -37,6 +37,8 @@ COUNTED_BY_XLA = 512
 # Similarities in a block: 8 MiB on a CPU, about the share of a core in the cache.
 BLOCK_ON_CPU = 2**21
 BLOCK = 2**25
+# Of them, what a thread of the host counts at once: its arrays are small and reused.
+PART = 2**18
 
 
 class Queries(NamedTuple):
@@ -396,10 +398,10 @@ def _blocks_on_host(
         return _finish(counts, relevant[rows], ks, tables)
 
     threads = _cores.count()
-    share = -(-places.shape[1] // threads)
+    share = max(PART // len(place), 1)
     parts = [slice(i, i + share) for i in range(0, places.shape[1], share)]
     blocks, waiting = [], collections.deque()
-    # NumPy sorts without Python's lock, so that every core has its part of the rows.
+    # NumPy sorts without Python's lock, so that every core is at work on its part.
     # JAX is called from here alone: its contexts (as of 64 bits) are a thread's own.
     with ThreadPoolExecutor(threads) as pool:
         for rows in places:
