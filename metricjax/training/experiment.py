@@ -38,9 +38,8 @@ __all__ = [
     "supervised",
 ]
 
-
-# So many numbers and more are drawn by a generator of which each device makes its part.
-# XLA's own, which compiles faster, makes all of them on every device.
+# So many numbers are drawn by a generator of which each device makes its part. XLA's
+# own, which compiles faster, makes all of them on every device.
 _MANY = 2**22
 
 
@@ -338,9 +337,8 @@ def class_weights(
         if rows * (subcenters or 1) * settings.dim >= _MANY:
             data = jax.random.key_data(key)[:2]
             key = jax.random.wrap_key_data(data, impl="threefry2x32")
-        weights = heads.init_class_weights(
-            key, rows, settings.dim, subcenters=subcenters
-        )
+        dim = settings.dim
+        weights = heads.init_class_weights(key, rows, dim, subcenters=subcenters)
         edges = [(0, padding)] + [(0, 0)] * (weights.ndim - 1)
         return {name: jnp.pad(weights, edges) if padding else weights}
 
