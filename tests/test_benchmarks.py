@@ -121,11 +121,14 @@ def test_growth_is_drawn_with_a_peer_that_stops_early(tmp_path):
 # --- memory over devices --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimizer", scale.SLOTS)
-def test_the_plan_of_memory_is_what_is_compiled(optimizer):
-    case = (1_000_000, 128, 8, optimizer)
-    planned, compiled = scale.planned_bytes(*case), scale.compiled_bytes(*case)
-    assert planned == pytest.approx(compiled, rel=0.1)
+def test_the_plan_of_memory_is_what_is_compiled_and_is_told_in_the_table(monkeypatch):
+    monkeypatch.setattr(scale, "PLANNED", [(100_000_000, 128)])
+    rows = scale.plan()
+    assert len(rows) == 2 * len(scale.SLOTS)
+    for row in rows:
+        assert row["planned"] == pytest.approx(row["compiled"], rel=0.1)
+    lines = scale.table({"batch": [], "classes": [], "plan": rows}).splitlines()
+    assert lines[-1].startswith("| 100,000,000 x 128 | 8 | 12,207 / 12,2")
 
 
 def test_every_form_computes_the_same_and_is_told_in_the_table(monkeypatch):

@@ -38,6 +38,10 @@ __all__ = [
     "supervised",
 ]
 
+# So many numbers are drawn by a generator of which each device makes its part. XLA's
+# own, which compiles faster, makes all of them on every device.
+_MANY = 2**22
+
 
 class Experiment(NamedTuple):
     """A training problem, made once for all splits so that it is compiled once.
@@ -330,9 +334,11 @@ def class_weights(
 
     def init_head(key: Array) -> dict[str, Array]:
         rows = classes * settings.symmetries
-        weights = heads.init_class_weights(
-            key, rows, settings.dim, subcenters=subcenters
-        )
+        if rows * (subcenters or 1) * settings.dim >= _MANY:
+            data = jax.random.key_data(key)[:2]
+            key = jax.random.wrap_key_data(data, impl="threefry2x32")
+        dim = settings.dim
+        weights = heads.init_class_weights(key, rows, dim, subcenters=subcenters)
         edges = [(0, padding)] + [(0, 0)] * (weights.ndim - 1)
         return {name: jnp.pad(weights, edges) if padding else weights}
 

@@ -156,6 +156,8 @@ def _resume(
     if restored.state is None:
         return state
     console.print(f"Continuing {folder} from step {int(restored.state.step)}.")
+    # The caller may hold it for as long as it trains.
+    jax.tree.map(lambda x: x.delete(), state)
     return restored.state
 
 

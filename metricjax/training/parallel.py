@@ -1,9 +1,9 @@
 """Training on many devices: each has its part of the batch, and the whole state.
 
     mesh = parallel.make_mesh(8)
-    where = parallel.layout(state, mesh)
+    where = parallel.layout(jax.eval_shape(init, key), mesh)
     step = parallel.data_parallel(step, mesh, where)
-    state, metrics = step(parallel.spread(state, where), batch)
+    state, metrics = step(parallel.start(init, key, where), batch)
 
 The loss is that of the whole batch, whatever the number of devices: negatives are found
 in all of it, batch norm has the statistics of all of it, and the gradient needs no
@@ -33,6 +33,7 @@ __all__ = [
     "padded_classes",
     "place",
     "spread",
+    "start",
 ]
 
 _AXIS = "data"
@@ -98,6 +99,33 @@ def layout(tree: Any, mesh: Mesh, *, divided: Sequence[str] = ()) -> Any:
         return rows if is_divided and np.ndim(x) else whole
 
     return jax.tree.map_with_path(where, tree)
+
+
+def start(init: Callable[[jax.Array], Any], key: jax.Array, where: Any) -> Any:
+    """A state made where it is to be, so that no device makes all that is divided.
+
+    It is the same on any number of devices.
+
+    Args:
+        init: `key -> state`. What it draws of arrays that are divided takes a key of
+            the kind "threefry2x32": of other kinds, each device draws all numbers.
+        key: a random key, the same in every process.
+        where: the state's tree of shardings, from `layout`.
+
+    Returns:
+        The state, on the devices.
+
+    Example:
+        >>> def init(key):
+        ...     return {"head": jax.random.normal(key, (4, 2))}
+        >>> key = jax.random.key(0)
+        >>> where = layout(jax.eval_shape(init, key), make_mesh(1), divided=["head"])
+        >>> start(init, key, where)["head"].sharding == where["head"]
+        True
+    """
+    mesh = jax.tree.leaves(where)[0].mesh
+    key = _put(key, NamedSharding(mesh, PartitionSpec()))
+    return jax.jit(init, out_shardings=where)(key)
 
 
 def spread(tree: Any, where: Any) -> Any:

@@ -374,7 +374,11 @@ def _finished(
 def _started(plan: Plan, index: int) -> State:
     """The state before the first step, from a trained encoder if one is named."""
     settings = plan.settings
-    state = plan.experiment.init(jax.random.fold_in(_plan.key(settings), index))
+    key = jax.random.fold_in(_plan.key(settings), index)
+    if plan.layout is None:
+        state = jax.jit(plan.experiment.init)(key)
+    else:
+        state = parallel.start(plan.experiment.init, key, plan.layout)
     if settings.init_from:
         weights = state.params["encoder"], state.model_state
         params, model_state = finetune.load_params(

@@ -1,6 +1,7 @@
 """Changes of images on the device, against loops over pixels."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from metricjax.data import augment
+from metricjax.training import parallel
 from tests.oracles import augment as oracle
 
 RANGES = {"rotation": 0.5, "scale": 0.3, "shear": 0.4, "shift": 0.2}
@@ -118,6 +120,22 @@ def test_strokes_are_blended_with_their_dilation_or_faded(images, key):
     for i, image in enumerate(np.asarray(images, float)):
         expected = oracle.thickness(image, float(t[i]))
         np.testing.assert_allclose(out[i], expected, atol=1e-6)
+
+
+def test_each_device_changes_its_own_images_and_needs_no_others(rng, key):
+    images = jnp.asarray(rng.random((16, 6, 6, 3)), jnp.float32)
+
+    def every(key, images):
+        turned = augment.symmetry(images, jnp.arange(16) % 8)
+        return [turned, *(change(key, images) for change in RANDOM.values())]
+
+    mesh = parallel.make_mesh(8)
+    whole, rows = (jax.NamedSharding(mesh, spec) for spec in (jax.P(), jax.P("data")))
+    many = jax.jit(every, in_shardings=(whole, rows), out_shardings=rows)
+    text = many.lower(key, images).compile().as_text() or ""
+    assert not re.search("all-gather|all-reduce|all-to-all|collective-permute", text)
+    for found, expected in zip(many(key, images), every(key, images), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("reflect", [False, True])

@@ -31,8 +31,10 @@ def prepared(recipe, out, *, devices=1, shard_classes=False, **changes):
 
 
 def started(plan):
-    state = plan.experiment.init(jax.random.key(1, impl="rbg"))
-    return state if plan.layout is None else parallel.spread(state, plan.layout)
+    init, key = plan.experiment.init, jax.random.key(1, impl="rbg")
+    if plan.layout is None:
+        return jax.jit(init)(key)
+    return parallel.start(init, key, plan.layout)
 
 
 def drawn(plan):

@@ -1,6 +1,8 @@
 """Class weights divided among eight devices, as `--shard-classes` does it."""
 
 import json
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 
 import train
 from metricjax import losses
+from metricjax.training import experiment as experiments
 from metricjax.training import logs, parallel, pictures, recipes, run
 from tests.losses.test_class_shards import sizes_of
 from tests.training.plans import drawn, fitted, losses_of, prepared, started
@@ -83,9 +86,42 @@ def test_neither_class_weights_nor_logits_are_sent(tmp_path):
     whole = jax.NamedSharding(mesh, jax.P())
     program = jax.jit(experiment.step, out_shardings=(where, whole))
     text = program.lower(*arguments).compile().as_text() or ""
-    # Labels, embeddings, and images where they are changed at random.
-    assert set(sizes_of(text, "all-gather")) == {batch, batch * dim, batch * 28 * 28}
+    # Labels and embeddings, but no images, which are changed where they are.
+    assert set(sizes_of(text, "all-gather")) == {batch, batch * dim}
     assert not sizes_of(text, "all-to-all")
+
+
+def test_each_device_makes_its_part_of_a_large_head_alone(monkeypatch):
+    monkeypatch.setattr(experiments, "_MANY", 2**16)
+    module = recipes.load("subcenter")
+    settings = module.Settings(encoder="mlp", width=1, dim=16, symmetries=1)
+    problem = module.build(settings, (8, 8, 1), 1367)
+    key = jax.random.key(0, impl="rbg")
+    alone = jax.jit(problem.init)(key)
+    size = alone.params["head"].size
+    for devices in (2, 8):
+        mesh = parallel.make_mesh(devices)
+        experiment = problem.class_sharded(mesh)
+        shapes = jax.eval_shape(experiment.init, key)
+        where = parallel.layout(shapes, mesh, divided=["head"])
+        program = jax.jit(experiment.init, out_shardings=where).lower(key).compile()
+        arrays = re.findall(r"\w\[([\d,]+)\]", program.as_text() or "")
+        largest = max(math.prod(map(int, shape.split(","))) for shape in arrays)
+        assert size / devices <= largest < 1.01 * size / devices
+        state = parallel.start(experiment.init, key, where)
+        names = jax.tree.map(lambda x, place: x.sharding == place, state, where)
+        assert all(jax.tree.leaves(names))
+        assert_same_classes(state, alone)
+
+
+def assert_same_classes(state, expected):
+    """Equality to the bit; further classes are rows of zeros."""
+    for found, x in zip(*map(jax.tree.leaves, (state, expected)), strict=True):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            found, x = jax.random.key_data(found), jax.random.key_data(x)
+        found, rows = np.asarray(found), len(x) if x.ndim else None
+        np.testing.assert_array_equal(found[:rows] if rows else found, x)
+        assert rows is None or not found[rows:].any()
 
 
 def losses_in(folder):

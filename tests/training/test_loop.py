@@ -66,6 +66,15 @@ def test_a_run_continued_is_bit_identical_to_one_that_was_not(tmp_path):
     assert [line[1] for line in train[0]] == [2, 4, 6, 8, 10]
 
 
+def test_a_state_that_a_checkpoint_replaces_takes_no_memory(tmp_path):
+    run(tmp_path, 3)
+    fresh = start()
+    console = Console(quiet=True)
+    state = loop.fit(STEP, fresh, batch, steps=3, folder=tmp_path, console=console)
+    assert all(x.is_deleted() for x in jax.tree.leaves(fresh))
+    assert int(state.step) == 3
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path):
     first, _ = run(tmp_path, 5)
     again, _ = run(tmp_path, 5, batch=lambda t: pytest.fail("a step was taken"))

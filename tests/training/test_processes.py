@@ -26,6 +26,7 @@ from metricjax.training import (
     recipes,
     settings,
 )
+from tests.losses import processes as parts
 from tests.training import worker
 
 NET = "--encoder mlp --width 1 --dim 4 --batch 16 --symmetries 1"
@@ -235,6 +236,25 @@ def test_processes_that_do_not_meet_are_told():
     ((code, _, errors),) = finish([launch(["-c", code, address], {})])
     assert code != 0
     assert f"Expected 2 processes to meet at {address} within 2 s" in errors
+
+
+def test_losses_and_gradients_are_those_of_one_process():
+    address = f"127.0.0.1:{free_port()}"
+    flags = os.environ["XLA_FLAGS"].replace("count=8", "count=2")
+    command = ["-m", parts.__name__, address]
+    ends = finish([launch([*command, i], {"XLA_FLAGS": flags}) for i in "01"])
+    assert [code for code, *_ in ends] == [0, 0], ends
+    for _, printed, _ in ends:
+        # The library that connects them prints too.
+        (line,) = [line for line in printed.splitlines() if line.startswith("{")]
+        said = json.loads(line)
+        assert said["devices"] == 4
+        for name, (loss, _) in parts.FORMS.items():
+            value, slopes = parts.gradients(loss)(*parts.arguments())
+            found, (of_x, of_w) = said["found"][name]
+            assert found == pytest.approx(float(value), rel=1e-5)
+            np.testing.assert_allclose(of_x, slopes[0], atol=1e-5)
+            np.testing.assert_allclose(of_w, slopes[1], atol=1e-5)
 
 
 def test_slurm_says_which_processes_there_are():

@@ -7,6 +7,7 @@ from jax.typing import ArrayLike
 
 from metricjax import numerics
 from metricjax.data.augment._checks import check_images
+from metricjax.data.augment._warp import pixels
 
 # ITU-R BT.601: the share of red, green and blue in the brightness of a pixel.
 _LUMA = (0.299, 0.587, 0.114)
@@ -50,15 +51,15 @@ def crop(key: Array, images: Array, *, pad: int = 4, reflect: bool = False) -> A
         )
     down, right = jax.random.randint(key, (2, batch, 1), -pad, pad + 1)
     rows, columns = jnp.arange(height)[None] + down, jnp.arange(width)[None] + right
-    which = jnp.arange(batch)[:, None, None]
     if reflect:
         rows, columns = _reflected(rows, height), _reflected(columns, width)
-        return images[which, rows[:, :, None], columns[:, None, :]]
+        return pixels(images, rows[:, :, None], columns[:, None, :])
     inside_rows = (rows >= 0) & (rows < height)
     inside_columns = (columns >= 0) & (columns < width)
     inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
     rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-    return jnp.where(inside, images[which, rows[:, :, None], columns[:, None, :]], 0)
+    found = pixels(images, rows[:, :, None], columns[:, None, :])
+    return jnp.where(inside, found, 0)
 
 
 def flip(key: Array, images: Array) -> Array:
