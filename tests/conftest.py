@@ -33,6 +33,26 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """The tests of a file share a process, and what it has traced and trained.
+
+    Trainings take the longest and come first. The losses of the conformance table, each
+    a group of its own, come last, and even out what the processes still have to do.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            file = item.path.relative_to(item.config.rootpath).with_suffix("")
+            item.add_marker(pytest.mark.xdist_group(".".join(file.parts[1:])))
+    items.sort(key=lambda item: _turn(item.path))
+
+
+def _turn(path):
+    if path.stem == "test_conformance":
+        return 2
+    return 0 if path.parent.name == "training" or "train" in path.stem else 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary(tmp_path_factory):
     """What tests, examples and their processes leave behind is pytest's to clear."""
