@@ -53,6 +53,24 @@ def _turn(path):
     return 0 if path.parent.name == "training" or "train" in path.stem else 1
 
 
+# Each program that is kept takes more than a megabyte: those of all tests, over 10 GB.
+MANY = 2000
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: "backend_compile" in event and compiled.append(event)
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Between groups of tests, programs are forgotten once there are many."""
+    groups = [x.get_closest_marker("xdist_group") for x in (item, nextitem) if x]
+    if len(compiled) > MANY and groups[0] != groups[-1]:
+        jax.clear_caches()
+        gc.collect()
+        compiled.clear()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def temporary(tmp_path_factory):
     """What tests, examples and their processes leave behind is pytest's to clear."""
