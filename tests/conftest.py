@@ -56,9 +56,14 @@ def _turn(path):
 # Each program that is kept takes more than a megabyte: those of all tests, over 10 GB.
 MANY = 2000
 compiled = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, *_, **__: "backend_compile" in event and compiled.append(event)
-)
+
+
+def _compiling(event, *_, **__):
+    if event.endswith("backend_compile_duration"):
+        compiled.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_compiling)
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,5 +1,7 @@
 """Sigmoid losses over classes: where they start, and how they relate."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,12 +43,12 @@ def test_sphereface2_without_margin_and_stretch_is_a_plain_sigmoid(rng):
 
     @jax.jit
     def every(x, w):
-        bent = {"margin": 0.0, "exponent": 1.0, "balance": 0.5}
+        loss = partial(losses.sphereface2, margin=0.0, exponent=1.0, balance=0.5)
         return (
             losses.margin_sigmoid(
                 x, w, -1.0, LABELS, margin=numerics.promote, scale=8.0
             ),
-            losses.sphereface2(x, w, -1.0, LABELS, scale=8.0, **bent),
+            loss(x, w, -1.0, LABELS, scale=8.0),
             losses.uniface(x, w, 1.0, LABELS, margin=0.0, scale=8.0),
         )
 
