@@ -33,26 +33,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The tests of a file share a process, and what it has traced and trained.
-
-    Trainings take the longest and come first. The losses of the conformance table, each
-    a group of its own, come last, and even out what the processes still have to do.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            file = item.path.relative_to(item.config.rootpath).with_suffix("")
-            item.add_marker(pytest.mark.xdist_group(".".join(file.parts[1:])))
-    items.sort(key=lambda item: _turn(item.path))
-
-
-def _turn(path):
-    if path.stem == "test_conformance":
-        return 2
-    return 0 if path.parent.name == "training" or "train" in path.stem else 1
-
-
 # Each program that is kept takes more than a megabyte: those of all tests, over 10 GB.
 MANY = 2000
 compiled = []
@@ -67,10 +47,9 @@ jax.monitoring.register_event_duration_secs_listener(_compiling)
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item, nextitem):
-    """Between groups of tests, programs are forgotten once there are many."""
-    groups = [x.get_closest_marker("xdist_group") for x in (item, nextitem) if x]
-    if len(compiled) > MANY and groups[0] != groups[-1]:
+def pytest_runtest_teardown():
+    """Programs are forgotten once there are many."""
+    if len(compiled) > MANY:
         jax.clear_caches()
         gc.collect()
         compiled.clear()
