@@ -17,7 +17,7 @@ from tests.training.plans import TINY, drawn, fitted, losses_of, prepared, start
 def alone(tmp_path_factory):
     """The first losses on one device."""
     folder = tmp_path_factory.mktemp("alone")
-    return {name: losses_of(prepared(name, folder), 20)[0] for name in TINY}
+    return {name: losses_of(prepared(name, folder / name), 20)[0] for name in TINY}
 
 
 @pytest.mark.parametrize("recipe", sorted(TINY))
