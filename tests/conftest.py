@@ -11,8 +11,11 @@ from importlib.metadata import version
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    # Nearly halves the time to compile; later versions do not know this flag.
-    + " --xla_cpu_use_fusion_emitters=false" * version("jaxlib").startswith("0.10."),
+    # Halve the time to compile; later versions may not know these flags.
+    + (
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        * version("jaxlib").startswith("0.10.")
+    ),
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -28,6 +31,28 @@ CACHE = pathlib.Path(__file__).parents[1] / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+# Each program that is kept takes more than a megabyte: those of all tests, over 10 GB.
+MANY = 2000
+compiled = []
+
+
+def _compiling(event, *_, **__):
+    if event.endswith("backend_compile_duration"):
+        compiled.append(event)
+
+
+jax.monitoring.register_event_duration_secs_listener(_compiling)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Programs are forgotten once there are many."""
+    if len(compiled) > MANY:
+        jax.clear_caches()
+        gc.collect()
+        compiled.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from metricjax import heads, losses, reductions
+from tests import compiled
 from tests.losses.shards import LAYOUTS, assert_close, mesh_of, pad
 
 P = PartitionSpec
@@ -41,7 +42,7 @@ def test_a_sample_of_all_classes_gives_the_full_loss(batch, labels):
         chosen = sample.log_weights
         return loss(x, w[sample.index], sample.labels, class_log_weights=chosen)
 
-    expected = jax.value_and_grad(lambda w: loss(x, w, labels))(w)
+    expected = jax.jit(jax.value_and_grad(lambda w: loss(x, w, labels)))(w)
     assert_close(sampled(w), expected)
 
 
@@ -83,7 +84,7 @@ def test_the_corrected_sum_of_exponentials_is_right_on_average(rng):
         return loss(chosen, sample.labels), corrected
 
     plain, corrected = sampled(jax.random.split(KEY, 4000))
-    full = loss(w, labels)
+    full = jax.jit(loss)(w, labels)
     # exp(loss) is the sum of exponentials over that of the target.
     means = np.mean(np.exp(corrected), axis=0)
     np.testing.assert_allclose(means, np.exp(full), rtol=0.01)
@@ -129,7 +130,7 @@ def test_each_device_samples_its_own_classes(batch, labels, layout):
     )
     wide, log_weights = pad(w, 8)
     found, index = jax.jit(run)(x, wide, log_weights, labels)
-    expected = losses.arcface(x, w, labels, scale=8.0)
+    expected = compiled.call(losses.arcface, x, w, labels, scale=8.0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert index.shape == (wide.shape[0],)
 
@@ -176,6 +177,7 @@ def test_a_sample_that_may_not_hold_the_batch_is_refused():
 def test_padding_of_the_batch_is_no_class_of_the_batch():
     labels = jnp.array([4, 6])
     where = jnp.array([True, False])
-    sample = heads.sample_classes(KEY, labels, classes=50, count=2, where=where)
+    draw = partial(heads.sample_classes, classes=50, count=2)
+    sample = compiled.call(draw, KEY, labels, where=where)
     assert 4 in sample.index
     np.testing.assert_array_equal(sample.labels[1], -1)

@@ -32,12 +32,9 @@ def is_first(row: Row) -> bool:
 
 
 def losses_that(condition):
-    """One test for each such row; those of a row share a process, and `reference`."""
-
-    def case(row: Row):
-        return pytest.param(row, id=row.name, marks=pytest.mark.xdist_group(row.name))
-
-    return pytest.mark.parametrize("row", [case(r) for r in LOSSES if condition(r)])
+    """One test for each such row."""
+    chosen = [row for row in LOSSES if condition(row)]
+    return pytest.mark.parametrize("row", chosen, ids=[row.name for row in chosen])
 
 
 # What depends on the formula is tested on every variant of a loss; what depends on how

@@ -1,5 +1,6 @@
 """Class weights updated block by block, against optax on their whole gradient."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -40,17 +41,11 @@ def assert_same_steps(
     tx, x, w, labels, tolerance, *, steps=3, block_size: int | None = 8, **kwargs
 ):
     ours = theirs = heads.FusedUpdate(jnp.zeros(()), x, w, tx.init(w))
+    fused = partial(heads.fused_update, tx, block_size=block_size, **kwargs)
+    fused, plain = jax.jit(fused), jax.jit(partial(whole, tx, **kwargs))
     for _ in range(steps):
-        ours = heads.fused_update(
-            tx,
-            x,
-            ours.class_weights,
-            ours.state,
-            labels,
-            block_size=block_size,
-            **kwargs,
-        )
-        theirs = whole(tx, x, theirs.class_weights, theirs.state, labels, **kwargs)
+        ours = fused(x, ours.class_weights, ours.state, labels)
+        theirs = plain(x, theirs.class_weights, theirs.state, labels)
         assert jax.tree.structure(ours) == jax.tree.structure(theirs)
         for mine, other in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
             assert mine.dtype == other.dtype

@@ -21,6 +21,7 @@ from metricjax import (
     samplers,
 )
 from metricjax.metrics import fewshot, identification, retrieval
+from tests import compiled
 
 ANGLES = jnp.linspace(0.0, jnp.pi, 181)
 
@@ -46,7 +47,7 @@ def test_predictions_know_no_label(x):
 
 def test_the_softmax_is_taken_once(x):
     """A softmax layer before a loss that takes logits makes every class likely."""
-    loss = losses.normface(x, x[::2], LABELS, scale=30.0)
+    loss = compiled.call(losses.normface, x, x[::2], LABELS, scale=30.0)
     logits = 30.0 * heads.cosine_logits(x, x[::2])
     expected = -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(6), LABELS])
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
@@ -82,7 +83,8 @@ def test_the_easy_margin_is_on_only_when_asked_for():
 
 def test_classes_are_in_the_order_of_numbers():
     """Sorted as strings, class 10 comes before class 2."""
-    found = identification.open_set_accuracy(jnp.eye(4), jnp.array([10, 10, 2, 2]))
+    labels = np.array([10, 10, 2, 2])
+    found = compiled.call(identification.open_set_accuracy, jnp.eye(4), labels=labels)
     assert found.classes.tolist() == [2, 10]
 
 
@@ -168,7 +170,7 @@ def test_a_pair_and_its_mirror_have_one_score(x):
     """`x1^2 - x2^2` changes its sign when a pair is turned round."""
     head = heads.init_pair_network(jax.random.key(0), 4)
     there, back = (
-        heads.pair_network_logits(*sides, head)
+        compiled.call(heads.pair_network_logits, *sides, head)
         for sides in ((x[:3], x[3:]), (x[3:], x[:3]))
     )
     np.testing.assert_allclose(there, back, rtol=1e-5)
@@ -201,9 +203,11 @@ def test_rows_are_anchors_and_columns_their_partners():
     # The third partner is longer than one with these cosines: shorten all alike.
     anchors, partners = embeddings_with(0.7 * np.array(SCORES))
     margin = 0.25 * 0.7
-    loss = losses.hard_negatives(anchors, partners, margin=margin)
+    loss = compiled.call(losses.hard_negatives, anchors, partners, margin=margin)
     assert float(loss) == pytest.approx(0.7 * 0.516667, abs=1e-6)
-    hardest = losses.hard_negatives(anchors, partners, margin=margin, semi_hard=False)
+    hardest = compiled.call(
+        losses.hard_negatives, anchors, partners, margin=margin, semi_hard=False
+    )
     assert float(hardest) == pytest.approx(0.7 * 1.466667, abs=1e-6)
 
 
@@ -223,7 +227,8 @@ def test_a_batch_of_one_pair_costs_nothing():
 
 def test_a_distance_of_zero_has_a_slope_of_zero():
     """The slope of a square root at zero is infinite; times zero, NaN."""
-    slopes = jax.grad(lambda x: jnp.sum(distances.euclidean(x)))(jnp.ones((3, 2)))
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(distances.euclidean(x))))
+    slopes = slope(jnp.ones((3, 2)))
     assert np.isfinite(slopes).all()
 
 
@@ -239,7 +244,7 @@ def test_the_hardest_positive_is_not_the_anchor_itself(x):
 
 @pytest.mark.parametrize("name", ["supcon", "triplet_hard", "contrastive"])
 def test_an_anchor_without_a_positive_costs_nothing_but_is_not_nan(name, x):
-    loss = jax.value_and_grad(getattr(losses, name))
+    loss = jax.jit(jax.value_and_grad(getattr(losses, name)))
     value, slopes = loss(x, jnp.arange(6))
     assert np.isfinite(value)
     assert np.isfinite(slopes).all()

@@ -67,11 +67,17 @@ def test_every_recipe_has_a_tiny_run_here():
     assert sorted(TINY) == recipes.names()
 
 
-@pytest.mark.parametrize("recipe", sorted(TINY))
-def test_every_recipe_trains_and_measures_on_the_digits(recipe, tmp_path, monkeypatch):
+@pytest.fixture
+def plain(monkeypatch):
+    """Runs without pictures and bundles, which take longer than so few steps."""
     for name in ("draw", "draw_examples"):
         monkeypatch.setattr(pictures, name, lambda *_, **__: None)
     monkeypatch.setattr(train, "leave_bundles", lambda *_: None)
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("recipe", sorted(TINY))
+def test_every_recipe_trains_and_measures_on_the_digits(recipe, tmp_path):
     assert train.main(command(recipe, tmp_path, steps=2, every=2)) == 0
     result = json.loads((tmp_path / "results.json").read_text())[0]
     sets = {"unseen", "seen"} & result.keys()
@@ -172,17 +178,18 @@ def kill_in_mid_training(arguments, saved):
     return process.returncode, errors.decode()
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_run_killed_and_started_again_ends_with_the_same_bits(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     saved = killed / "split0" / "checkpoints"
-    arguments = command("triplet", killed, steps=400, every=40)
+    arguments = command("triplet", killed, steps=200, every=40)
     code, errors = kill_in_mid_training(arguments, saved)
     assert code == -signal.SIGKILL, errors
     done = checkpoints.available(saved)[-1].step
-    assert 0 < done < 400
+    assert 0 < done < 200
     assert not (killed / "split0" / "result.json").exists()
     assert train.main(arguments) == 0
-    assert train.main(command("triplet", whole, steps=400, every=40)) == 0
+    assert train.main(command("triplet", whole, steps=200, every=40)) == 0
     for best in (False, True):
         states = [
             final_state(path / "split0" / "checkpoints", best=best)

@@ -18,9 +18,6 @@ from tests.cli.conftest import mj
 
 __all__ = ["digits", "mj", "picture"]
 
-# One process trains the run that most tests share.
-pytestmark = pytest.mark.xdist_group("train_folder")
-
 FLAGS = [
     *("--recipe", "arcface", "--encoder", "mlp", "--width", "1", "--dim", "4"),
     *("--batch", "16", "--symmetries", "1", "--steps", "4", "--evaluate-every", "4"),

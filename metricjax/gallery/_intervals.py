@@ -1,7 +1,7 @@
 """How far a false accept rate may be off, when pairs share identities."""
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 
 def needed_pairs(far: float, confidence: float) -> int:
@@ -39,8 +39,8 @@ def interval(
     tail = (1 - confidence) / 2
     if identities > 2:
         # Student's t: the variance itself is known from few identities only.
-        effective *= (stats.norm.ppf(tail) / stats.t.ppf(tail, identities - 1)) ** 2
+        effective *= (special.ndtri(tail) / special.stdtrit(identities - 1, tail)) ** 2
     x = rate * effective
-    low = 0.0 if wrong == 0 else stats.beta.ppf(tail, x, effective - x + 1)
-    high = 1.0 if wrong == total else stats.beta.ppf(1 - tail, x + 1, effective - x)
+    low = 0.0 if wrong == 0 else special.betaincinv(x, effective - x + 1, tail)
+    high = 1.0 if wrong == total else special.betaincinv(x + 1, effective - x, 1 - tail)
     return float(min(low, rate)), float(max(high, rate))

@@ -38,7 +38,18 @@ def images(rng):
     return jnp.asarray(rng.random((5, 7, 6, 3)), jnp.float32)
 
 
+# One program each; that each is the same without jit, a test of its own says.
 affine = jax.jit(augment.affine, static_argnames=("elastic", "size"))
+color = jax.jit(augment.color)
+crop = jax.jit(augment.crop, static_argnames=("pad", "reflect"))
+equalize = jax.jit(augment.equalize, static_argnames="knots")
+masks = {
+    name: jax.jit(getattr(augment, name), static_argnames=("width", "masks"))
+    for name in ("time_mask", "frequency_mask")
+}
+noise = jax.jit(augment.noise, static_argnames="knots")
+resize = jax.jit(augment.resize, static_argnames="size")
+thickness = jax.jit(augment.thickness)
 
 
 def drawn(key, count):
@@ -81,7 +92,7 @@ def test_elastic_leaves_the_affine_part_as_it_was(images, key):
 
 def test_resizing_is_the_affine_map_that_moves_nothing(images, key):
     for size in (4, (14, 6)):
-        out = augment.resize(images, size)
+        out = resize(images, size)
         expected = affine(key, images, strength=0.0, size=size)
         np.testing.assert_allclose(out, expected, atol=1e-6)
 
@@ -89,7 +100,7 @@ def test_resizing_is_the_affine_map_that_moves_nothing(images, key):
 def test_halving_the_size_is_the_mean_of_blocks(rng):
     images = jnp.asarray(rng.random((2, 8, 6, 1)), jnp.float32)
     blocks = np.asarray(images).reshape(2, 4, 2, 3, 2, 1).mean(axis=(2, 4))
-    np.testing.assert_allclose(augment.resize(images, (4, 3)), blocks, atol=1e-6)
+    np.testing.assert_allclose(resize(images, (4, 3)), blocks, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [0, (3,), (0, 3), (1, 2, 3)])
@@ -114,7 +125,7 @@ def test_symmetries_of_oblong_images_are_refused(images):
 
 def test_strokes_are_blended_with_their_dilation_or_faded(images, key):
     low, high = -0.6, 0.8
-    out = augment.thickness(key, images, low=low, high=high)
+    out = thickness(key, images, low=low, high=high)
     t = jax.random.uniform(key, (5, 1, 1, 1), minval=low, maxval=high).reshape(-1)
     assert min(t) < 0 < max(t)
     for i, image in enumerate(np.asarray(images, float)):
@@ -141,7 +152,7 @@ def test_each_device_changes_its_own_images_and_needs_no_others(rng, key):
 @pytest.mark.parametrize("reflect", [False, True])
 def test_crops_are_windows_of_the_padded_image(rng, key, reflect):
     images = np.tile(rng.random((1, 7, 6, 2)).astype(np.float32), (200, 1, 1, 1))
-    out = np.asarray(augment.crop(key, jnp.asarray(images), pad=2, reflect=reflect))
+    out = np.asarray(crop(key, jnp.asarray(images), pad=2, reflect=reflect))
     margins = ((2, 2), (2, 2), (0, 0))
     padded = np.pad(images[0], margins, "reflect" if reflect else "constant")
     windows = {
@@ -158,7 +169,7 @@ def test_padding_beyond_the_image_is_refused(images, key, pad):
 
 def test_half_of_the_images_are_mirrored(rng, key):
     images = jnp.asarray(rng.random((400, 3, 4, 1)), jnp.float32)
-    out = np.asarray(augment.flip(key, images))
+    out = np.asarray(jax.jit(augment.flip)(key, images))
     same = (out == images).all(axis=(1, 2, 3))
     mirrored = (out == images[:, :, ::-1]).all(axis=(1, 2, 3))
     assert (same ^ mirrored).all()
@@ -170,7 +181,7 @@ def test_each_change_of_color_is_one_of_its_range(rng, key, part):
     image = rng.uniform(0.4, 0.6, (4, 3, 3))
     images = jnp.asarray(np.tile(image, (100, 1, 1, 1)), jnp.float32)
     nothing = dict.fromkeys(["brightness", "contrast", "saturation"], 0.0)
-    out = np.asarray(augment.color(key, images, **{**nothing, part: 0.5}), float)
+    out = np.asarray(color(key, images, **{**nothing, part: 0.5}), float)
     plain = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0}
     low = oracle.color(image, **{**plain, part: 0.5})
     high = oracle.color(image, **{**plain, part: 1.5})
@@ -188,7 +199,7 @@ def test_each_change_of_color_is_one_of_its_range(rng, key, part):
 def test_changes_of_color_come_in_order_and_stay_in_range(rng, key):
     image = rng.random((4, 3, 3))
     images = jnp.asarray(np.tile(image, (300, 1, 1, 1)), jnp.float32)
-    out = augment.color(key, images, brightness=0.9, contrast=3.0, saturation=3.0)
+    out = color(key, images, brightness=0.9, contrast=3.0, saturation=3.0)
     assert float(out.min()) == 0.0
     assert float(out.max()) == 1.0
     keys = jax.random.split(key, 3)
@@ -206,7 +217,7 @@ def test_changes_of_color_come_in_order_and_stay_in_range(rng, key):
 
 def test_grey_images_have_no_saturation(rng, key):
     images = jnp.asarray(rng.random((3, 4, 4, 1)), jnp.float32)
-    out = augment.color(key, images, brightness=0.0, contrast=0.0, saturation=0.9)
+    out = color(key, images, brightness=0.0, contrast=0.0, saturation=0.9)
     np.testing.assert_allclose(out, images, atol=1e-6)
 
 
@@ -218,7 +229,7 @@ def test_images_of_other_channels_have_no_colors(key):
 @pytest.mark.parametrize(("mask", "axis"), [("time_mask", 2), ("frequency_mask", 1)])
 def test_a_mask_is_one_stretch_of_each_length_at_every_place(key, mask, axis):
     images = jnp.ones((600, 5, 5, 2))
-    out = np.asarray(getattr(augment, mask)(key, images, width=3, masks=1))
+    out = np.asarray(masks[mask](key, images, width=3, masks=1))
     rows = np.moveaxis(out, axis, 1)
     # The same for every channel and along the other axis.
     assert (rows == rows[:, :, :1, :1]).all()
@@ -234,12 +245,12 @@ def test_a_mask_is_one_stretch_of_each_length_at_every_place(key, mask, axis):
 
 def test_several_masks_are_at_most_so_many_and_leave_the_rest(rng, key):
     images = jnp.asarray(rng.uniform(0.5, 1, (200, 4, 20, 1)), jnp.float32)
-    out = np.asarray(augment.time_mask(key, images, width=4, masks=3))
+    out = np.asarray(masks["time_mask"](key, images, width=4, masks=3))
     assert ((out == images) | (out == 0)).all()
     found = [oracle.runs(row == 0) for row in out[:, 0, :, 0]]
     assert max(len(runs) for runs in found) == 3
     assert max(sum(length for _, length in runs) for runs in found) <= 12
-    none = augment.time_mask(key, images, width=4, masks=0)
+    none = masks["time_mask"](key, images, width=4, masks=0)
     np.testing.assert_array_equal(none, images)
 
 
@@ -251,7 +262,7 @@ def test_a_mask_wider_than_the_picture_is_refused(key, images):
 def test_a_gain_is_a_smooth_curve_over_frequency_and_spares_silence(key):
     images = jnp.asarray(np.random.default_rng(1).random((3, 9, 4, 1)), jnp.float32)
     images = images.at[:, 2:4].set(0.0)
-    out = augment.equalize(key, images, deviation=0.3, knots=5)
+    out = equalize(key, images, deviation=0.3, knots=5)
     points = np.asarray(jax.random.normal(key, (3, 5)), float)
     weights = oracle.cubic_weights(5, 9)
     for image, changed, own in zip(np.asarray(images), out, points, strict=True):
@@ -264,7 +275,7 @@ def test_a_gain_is_a_smooth_curve_over_frequency_and_spares_silence(key):
 def test_noise_is_heard_where_it_is_louder(key):
     images = jnp.asarray(np.random.default_rng(1).random((4, 9, 5, 2)), jnp.float32)
     images = images.at[0].set(0.0)
-    out = augment.noise(key, images, level=0.8, tilt=0.2, deviation=0.1, knots=3)
+    out = noise(key, images, level=0.8, tilt=0.2, deviation=0.1, knots=3)
     level_key, tilt_key, pixel_key = jax.random.split(key, 3)
     levels = jax.random.uniform(level_key, (4, 1, 1, 1), minval=-0.24, maxval=0.8)
     points = np.asarray(jax.random.normal(tilt_key, (4, 3)), float)
@@ -294,7 +305,8 @@ def test_each_is_pure_random_by_image_and_the_same_under_jit_and_vmap(name):
 @pytest.mark.parametrize("name", RANDOM)
 def test_each_keeps_the_dtype_without_silent_promotion(name, strict, key):
     for dtype in (jnp.float32, jnp.bfloat16):
-        assert RANDOM[name](key, jnp.ones((2, 7, 6, 3), dtype)).dtype == dtype
+        images = jax.ShapeDtypeStruct((2, 7, 6, 3), dtype)
+        assert jax.eval_shape(RANDOM[name], key, images).dtype == dtype
 
 
 @pytest.mark.parametrize("name", RANDOM)

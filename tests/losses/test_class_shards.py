@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jax.tree_util import Partial
 
 from metricjax import losses, margins, memory, numerics, reductions
+from tests import compiled
 from tests.losses.shards import LAYOUTS, assert_close, mesh_of, pad
 from tests.oracles import losses as oracles
 
@@ -35,7 +36,7 @@ def batch(rng):
 
 
 def terms(loss, *arguments, **options) -> reductions.Terms:
-    return loss(*arguments, reduction=None, **options)
+    return compiled.call(loss, *arguments, reduction=None, **options)
 
 
 def sharded(loss, layout, *, inside, extra=()):
@@ -81,14 +82,16 @@ def learned(x, w, labels, margin, **options):
     )
 
 
+on_one = jax.jit(jax.value_and_grad(learned, argnums=(0, 1, 3)))
+
+
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_on_eight_devices_are_those_on_one(batch, labels, layout, inside):
     x, w = batch
     w = jnp.stack([w, w[::-1]], axis=1)
     margin = jnp.float32(0.3)
-    one = jax.jit(jax.value_and_grad(learned, argnums=(0, 1, 3)))
-    value, (dx, dw, dm) = one(x, w, labels, margin)
+    value, (dx, dw, dm) = on_one(x, w, labels, margin)
     run = sharded(learned, layout, inside=inside, extra=(P(),))
     found, (fx, fw, fm) = run(x, *pad(w), labels, margin)
     np.testing.assert_allclose(found, value, rtol=1e-6)
@@ -127,7 +130,7 @@ def test_terms_of_each_example_stay_on_its_device(batch, labels):
         local, mesh=mesh_of(classes=2), in_specs=P("classes"), out_specs=P("classes")
     )
     found = jax.jit(shard)(x, w, labels, weights)
-    expected = loss(x, w, labels, weights=weights)
+    expected = jax.jit(loss)(x, w, labels, weights=weights)
     assert found.total.shape == (BATCH,)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6)
@@ -142,8 +145,17 @@ def test_the_scale_of_adacos_counts_the_classes_of_all_devices(batch):
         in_specs=(P(), P("classes"), P()),
         out_specs=P(),
     )
-    expected = losses.adacos(x, w, labels)
+    expected = jax.jit(losses.adacos)(x, w, labels)
     np.testing.assert_allclose(jax.jit(shard)(x, w, labels), expected, rtol=1e-6)
+
+
+def moved(x, w, labels, **axes):
+    curriculum = memory.update_curriculum(0.2, x, w, labels, rate=0.5, **axes)
+    scale = memory.update_adacos_scale(5.0, x, w, labels, block_size=3, **axes)
+    return curriculum, scale
+
+
+moved_on_one = jax.jit(moved)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -151,26 +163,20 @@ def test_states_move_as_on_one_device(batch, labels, layout):
     x, w = batch
     w = jnp.concatenate([w, w[:6] + 1.0])
     sizes, axis_name = LAYOUTS[layout]
-
-    def both(x, w, labels, **axes):
-        curriculum = memory.update_curriculum(0.2, x, w, labels, rate=0.5, **axes)
-        scale = memory.update_adacos_scale(5.0, x, w, labels, block_size=3, **axes)
-        return curriculum, scale
-
     shard = jax.shard_map(
-        partial(both, axis_name=axis_name, class_axis="classes"),
+        partial(moved, axis_name=axis_name, class_axis="classes"),
         mesh=mesh_of(**sizes),
         in_specs=(P(axis_name), P("classes"), P(axis_name)),
         out_specs=P(),
     )
-    found, expected = jax.jit(shard)(x, w, labels), both(x, w, labels)
+    found, expected = jax.jit(shard)(x, w, labels), moved_on_one(x, w, labels)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 # --- what is sent, and what is held -------------------------------------------------
 
 
-def compiled(layout, batch, classes, dim):
+def program(layout, batch, classes, dim):
     shapes = [(batch, dim), (classes, dim), (classes,)]
     arguments = [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
@@ -189,7 +195,7 @@ def sizes_of(text, operation):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_neither_logits_nor_class_weights_are_gathered(layout):
     batch, classes, dim = 32, 2048, 16
-    text = compiled(layout, batch, classes, dim).as_text() or ""
+    text = program(layout, batch, classes, dim).as_text() or ""
     gathered = sizes_of(text, "all-gather")
     shares_axis = "classes" in (LAYOUTS[layout][1] or ())
     assert bool(gathered) == shares_axis
@@ -242,15 +248,14 @@ def test_a_row_stands_for_as_many_classes_as_its_weight_says(rng):
     repeated = np.concatenate([w, w[2:3], w[2:3]])
     log_weights = np.log([1.0, 1.0, 3.0, 1.0])
     for block_size in (1, 3):
-        found = losses.cosface(
-            x,
-            w,
-            labels,
+        loss = partial(
+            losses.cosface,
             class_log_weights=log_weights,
             label_smoothing=0.1,
             scale=6.0,
             block_size=block_size,
         )
+        found = jax.jit(loss)(x, w, labels)
         expected = oracles.margin_softmax(
             x,
             repeated,
@@ -272,8 +277,8 @@ def test_a_label_of_padding_is_no_class(batch):
 
 def test_l_softmax_goes_through_blocks_of_classes(batch, labels):
     x, w = batch
-    expected = losses.l_softmax(x, w, labels)
-    found = losses.l_softmax(x, w, labels, block_size=3)
+    expected = jax.jit(losses.l_softmax)(x, w, labels)
+    found = jax.jit(partial(losses.l_softmax, block_size=3))(x, w, labels)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
@@ -290,7 +295,7 @@ def test_a_filtered_class_changes_nothing_and_is_not_moved():
     labels = jnp.array([0])
     filtered = jax.jit(jax.value_and_grad(lambda w: loss(x, w, labels, others=others)))
     value, slope = filtered(w)
-    without = loss(x, w[jnp.array([0, 2])], labels)
+    without = jax.jit(loss)(x, w[jnp.array([0, 2])], labels)
     np.testing.assert_allclose(value, without, atol=1e-6)
     np.testing.assert_array_equal(slope[1], 0.0)
     # What is done to the rest is done before.

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from metricjax import heads, losses, margins, memory, numerics, reductions
+from tests import compiled
 from tests.oracles import losses_classes as oracles
 
 LABELS = jnp.array([0, 1, 2, 3, 0, 1], jnp.int32)
@@ -24,7 +25,7 @@ def batch(rng):
 
 
 def terms(loss, *arguments, **options) -> reductions.Terms:
-    return loss(*arguments, reduction=None, **options)
+    return compiled.call(loss, *arguments, reduction=None, **options)
 
 
 def of_state(loss, state):
@@ -101,19 +102,20 @@ def test_one_subcenter_has_the_gradient_of_none(batch):
 def test_only_the_nearest_subcenters_are_moved(rng):
     x = jnp.asarray(rng.normal(size=(1, 5)), jnp.float32)
     w = jnp.asarray(rng.normal(size=(3, 2, 5)), jnp.float32)
-    gradient = jax.grad(losses.arcface, argnums=1)(x, w, jnp.array([0]), scale=4.0)
+    gradient = compiled.grad(losses.arcface, x, w, jnp.array([0]), argnums=1, scale=4.0)
     moved = np.abs(np.asarray(gradient)).sum(axis=2) > 0
     cosine = [[oracles.cosine(x[0], c) for c in centers] for centers in np.asarray(w)]
     nearest = np.argmax(cosine, axis=1)
     np.testing.assert_array_equal(moved, np.eye(2, dtype=bool)[nearest])
-    logits = heads.cosine_logits(x, w, scale=4.0)
+    logits = compiled.call(heads.cosine_logits, x, w, scale=4.0)
     np.testing.assert_allclose(logits[0], 4.0 * np.max(cosine, axis=1), rtol=1e-5)
 
 
 def test_nearest_subcenter_finds_the_noise_of_a_class():
     w = jnp.array([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.0, -1.0]]])
     x = jnp.array([[1.0, 0.1], [0.9, -0.1], [0.1, 1.0], [0.1, -1.0], [1.0, 1.0]])
-    index, cosine = heads.nearest_subcenter(x, w, jnp.array([0, 0, 0, 1, 7]))
+    labels = jnp.array([0, 0, 0, 1, 7])
+    index, cosine = compiled.call(heads.nearest_subcenter, x, w, labels)
     np.testing.assert_array_equal(index, [0, 0, 1, 1, -1])
     assert float(cosine[1]) == pytest.approx(0.9 / math.hypot(0.9, 0.1))
     assert float(cosine[4]) == 0.0
@@ -172,7 +174,7 @@ def test_margin_and_scale_follow_schedules_in_one_compilation(batch):
         return losses.arcface(x, w, LABELS, margin=margin(count), scale=scale(count))
 
     for count, m, s in ((0, 0.0, 8.0), (4, 0.2, 52.8), (10, 0.5, 64.0)):
-        expected = losses.arcface(x, w, LABELS, margin=m, scale=s)
+        expected = compiled.call(losses.arcface, x, w, LABELS, margin=m, scale=s)
         np.testing.assert_allclose(step(count), expected, rtol=1e-5)
     assert len(traced) == 1
 
@@ -193,14 +195,20 @@ def test_a_penalty_is_added_to_each_example_that_counts(batch):
 def test_l_softmax_and_a_softmax_without_margin_are_softmaxes(batch):
     x, w = batch
     entropy = optax.losses.softmax_cross_entropy_with_integer_labels
-    plain = losses.l_softmax(x, w, LABELS, margin=1.0)
-    assert float(plain) == pytest.approx(
-        float(entropy(x @ w.T, LABELS).mean()), rel=1e-5
-    )
-    unit = numerics.l2_normalize(w)
-    expected = float(entropy(x @ unit.T, LABELS).mean())
-    found = losses.a_softmax(x, w, LABELS, margin=4.0, annealing=1e9)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+    @jax.jit
+    def both(x, w):
+        unit = numerics.l2_normalize(w)
+        return (
+            losses.l_softmax(x, w, LABELS, margin=1.0),
+            entropy(x @ w.T, LABELS).mean(),
+            losses.a_softmax(x, w, LABELS, margin=4.0, annealing=1e9),
+            entropy(x @ unit.T, LABELS).mean(),
+        )
+
+    large, expected, angular, expected_of_angles = map(float, both(x, w))
+    assert large == pytest.approx(expected, rel=1e-5)
+    assert angular == pytest.approx(expected_of_angles, rel=1e-5)
 
 
 @pytest.mark.usefixtures("x64")
@@ -213,14 +221,18 @@ def test_variants_equal_their_oracles(rng):
     magface = oracles.margin(
         lambda c, x: oracles.arcface_easy(c, oracles.magface_margin(x))
     )
-    found = [
-        losses.mv_softmax(
-            x, w, LABELS, margin=margins.arcface, adaptive=False, emphasis=1.3
-        ),
-        losses.magface(10.0 * x, one, LABELS),
-        losses.l_softmax(x, one, LABELS, margin=2.0, annealing=3.0),
-        losses.sphereface2(x, one, -1.0, LABELS, detached=True),
-    ]
+
+    @jax.jit
+    def every(x, w, one):
+        return (
+            losses.mv_softmax(
+                x, w, LABELS, margin=margins.arcface, adaptive=False, emphasis=1.3
+            ),
+            losses.magface(10.0 * x, one, LABELS),
+            losses.l_softmax(x, one, LABELS, margin=2.0, annealing=3.0),
+            losses.sphereface2(x, one, -1.0, LABELS, detached=True),
+        )
+
     expected = [
         oracles.softmax(x, w, LABELS, adjust=arcface, scale=32.0),
         oracles.softmax(
@@ -229,7 +241,7 @@ def test_variants_equal_their_oracles(rng):
         oracles.l_softmax(x, one, LABELS, margin=2.0, annealing=3.0),
         oracles.sphereface2(x, one, -1.0, LABELS),
     ]
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(every(x, w, one), expected, rtol=1e-10)
 
 
 def test_active_examples_are_those_that_lose_to_another_class():
@@ -241,7 +253,8 @@ def test_active_examples_are_those_that_lose_to_another_class():
     np.testing.assert_array_equal(active, [0.0, 1.0, 1.0])
     active = terms(losses.p2sgrad, x, w, labels).active
     np.testing.assert_array_equal(active, [0.0, 1.0, 0.0])
-    assert losses.p2sgrad(x, w, labels, reduction=reductions.per_anchor).shape == (3,)
+    each = partial(losses.p2sgrad, reduction=reductions.per_anchor)
+    assert jax.eval_shape(each, x, w, labels).shape == (3,)
 
 
 def test_wrong_ranks_and_sizes_are_refused_with_a_cure(batch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metricjax import losses, pairs, reductions, similarities
+from tests import compiled
 from tests.oracles import losses as oracles
 from tests.oracles import losses_contrastive as contrastive
 
@@ -20,7 +21,7 @@ def random(rng, rows=8, dim=4):
 
 def terms_of(loss, *args, **options) -> Any:
     """Its `Terms`."""
-    return loss(*args, reduction=None, **options)
+    return compiled.call(loss, *args, reduction=None, **options)
 
 
 # --- NT-Xent --------------------------------------------------------------------------

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import Partial
 
 from metricjax import losses, reductions
 from metricjax.losses import _hard_negatives
+from tests import compiled
 from tests.oracles import losses_tuples as oracles
 
 # A published example of similarities, with the loss of its semi-hard form.
@@ -22,9 +22,8 @@ SIMILARITY = [
 def on_similarities(semi_hard):
     own, margin = jnp.arange(4), jnp.full(4, 0.25)
     far = ~jnp.eye(4, dtype=bool)
-    return _hard_negatives._both_row(
-        jnp.array(SIMILARITY), ~far, far, (own, margin), semi_hard=semi_hard
-    )
+    arguments = jnp.array(SIMILARITY), ~far, far, (own, margin)
+    return compiled.call(_hard_negatives._both_row, *arguments, semi_hard=semi_hard)
 
 
 def test_the_published_example_gives_its_published_values():
@@ -39,9 +38,8 @@ def test_the_published_example_gives_its_published_values():
 @pytest.mark.parametrize("semi_hard", [True, False])
 def test_a_batch_of_one_costs_nothing(semi_hard):
     x = jnp.array([[1.0, 2.0]])
-    value, gradient = jax.value_and_grad(losses.hard_negatives)(
-        x, -x, semi_hard=semi_hard
-    )
+    slope = jax.value_and_grad(losses.hard_negatives)
+    value, gradient = compiled.call(slope, x, -x, semi_hard=semi_hard)
     assert value == 0.0
     np.testing.assert_array_equal(gradient, 0.0)
 
@@ -51,8 +49,11 @@ def test_rows_of_one_label_are_no_negatives_of_each_other(rng):
     x[3], p[3] = x[1], p[1]
     labels = np.array([0, 1, 2, 1, 4])
     for semi_hard in (True, False):
-        loss = Partial(losses.hard_negatives, x, p, semi_hard=semi_hard, margin=0.5)
-        blind, found = loss(), loss(labels=labels)
+        options = {"semi_hard": semi_hard, "margin": 0.5}
+        blind, found = (
+            compiled.call(losses.hard_negatives, x, p, **options, labels=labels_given)
+            for labels_given in (None, labels)
+        )
         expected = oracles.hard_negatives(x, p, labels, semi_hard=semi_hard, margin=0.5)
         assert float(found) == pytest.approx(expected, rel=1e-5)
         assert abs(float(blind) - float(found)) > 0.1
@@ -62,14 +63,14 @@ def test_a_copy_of_the_positive_ties_and_so_is_semi_hard(rng):
     x = jnp.asarray(rng.normal(size=(64, 48)), jnp.float32)
     p = jnp.asarray(rng.normal(size=(64, 48)), jnp.float32)
     p = p.at[1::2].set(p[::2])
-    each = losses.closest_negative(x, p, reduction=reductions.per_anchor)
+    each = compiled.call(losses.closest_negative, x, p, reduction=reductions.per_anchor)
     np.testing.assert_allclose(each, 0.25, atol=1e-6)
 
 
 def test_the_two_parts_are_the_two_losses(rng):
     x, p = rng.normal(size=(2, 6, 3))
     both, first, second = (
-        loss(x, p, reduction=reductions.per_anchor)
+        compiled.call(loss, x, p, reduction=reductions.per_anchor)
         for loss in (
             losses.hard_negatives,
             losses.mean_negative,

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from metricjax import losses, reductions
+from tests import compiled
 from tests.oracles import losses_proxies as oracles
 
 BATCH, CLASSES, DIM = 12, 5, 6
@@ -30,15 +31,19 @@ def test_proxy_nca_leaves_the_true_proxy_out_and_can_be_negative():
     proxies = jnp.eye(3)
     x, y = proxies[:1], jnp.array([0])
     # Squared distances 0, 2, 2.
-    assert float(losses.proxy_nca(x, proxies, y)) == pytest.approx(np.log(2) - 2 * 9)
-    value = losses.proxy_nca_pp(x, proxies, y, temperature=1.0)
+    assert float(compiled.call(losses.proxy_nca, x, proxies, y)) == pytest.approx(
+        np.log(2) - 2 * 9
+    )
+    value = compiled.call(losses.proxy_nca_pp, x, proxies, y, temperature=1.0)
     assert float(value) == pytest.approx(np.log(1 + 2 * np.exp(-2)))
 
 
 def test_proxy_nca_pp_is_normface_of_scale_two_over_temperature(inputs):
     x, proxies = inputs
-    value = losses.proxy_nca_pp(x, proxies, LABELS, temperature=0.25)
-    np.testing.assert_allclose(value, losses.normface(x, proxies, LABELS, scale=8.0))
+    value = compiled.call(losses.proxy_nca_pp, x, proxies, LABELS, temperature=0.25)
+    np.testing.assert_allclose(
+        value, compiled.call(losses.normface, x, proxies, LABELS, scale=8.0)
+    )
 
 
 @pytest.mark.parametrize("loss", [losses.proxy_nca, losses.proxy_nca_pp])
@@ -58,7 +63,9 @@ def test_examples_whose_probability_underflows_are_kept(loss):
 
 
 def test_one_class_alone_has_no_proxy_nca():
-    value = losses.proxy_nca(jnp.ones((2, 3)), jnp.ones((1, 3)), jnp.zeros(2, int))
+    value = compiled.call(
+        losses.proxy_nca, jnp.ones((2, 3)), jnp.ones((1, 3)), jnp.zeros(2, int)
+    )
     assert float(value) == 0.0
 
 
@@ -67,18 +74,22 @@ def test_one_class_alone_has_no_proxy_nca():
 
 def test_positives_are_averaged_over_present_classes_and_negatives_over_all():
     # One example on its proxy; two other classes, absent, at right angles.
-    value = losses.proxy_anchor(jnp.eye(3)[:1], jnp.eye(3), jnp.array([0]))
+    value = compiled.call(
+        losses.proxy_anchor, jnp.eye(3)[:1], jnp.eye(3), jnp.array([0])
+    )
     near, far = np.log1p(np.exp(-32 * 0.9)), np.log1p(np.exp(32 * 0.1))
     assert float(value) == pytest.approx(near / 1 + 2 * far / 3, rel=1e-6)
 
 
 def test_rows_of_proxy_anchor_are_the_classes(inputs):
     x, proxies = inputs
-    terms: Any = losses.proxy_anchor(x, proxies, LABELS, reduction=None)
+    terms: Any = compiled.call(losses.proxy_anchor, x, proxies, LABELS, reduction=None)
     assert terms.total.shape == (CLASSES, 2)
     np.testing.assert_array_equal(terms.count[:, 0], [1, 1, 1, 0, 1])
     np.testing.assert_array_equal(terms.count[:, 1], 1)
-    each = losses.proxy_anchor(x, proxies, LABELS, reduction=reductions.per_anchor)
+    each = compiled.call(
+        losses.proxy_anchor, x, proxies, LABELS, reduction=reductions.per_anchor
+    )
     np.testing.assert_allclose(each, terms.total.sum(axis=1), rtol=1e-6)
 
 
@@ -110,8 +121,8 @@ def test_an_example_of_weight_two_counts_twice_and_of_weight_zero_not(inputs):
     weights = np.ones(BATCH, np.float32)
     weights[3], weights[9], weights[10] = 2.0, 0.0, 0.0  # class 4 goes
     rows = [*range(9), 3, 11]
-    expected = losses.proxy_anchor(x[rows], proxies, LABELS[rows])
-    value = losses.proxy_anchor(x, proxies, LABELS, weights=weights)
+    expected = compiled.call(losses.proxy_anchor, x[rows], proxies, LABELS[rows])
+    value = compiled.call(losses.proxy_anchor, x, proxies, LABELS, weights=weights)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
@@ -120,7 +131,7 @@ def test_a_label_that_is_no_class_is_no_negative_either(inputs, label):
     x, proxies = inputs
     labels = np.append(LABELS[:-1], np.int32(label))
     value, slope = jax.jit(jax.value_and_grad(losses.proxy_anchor))(x, proxies, labels)
-    expected = losses.proxy_anchor(x[:-1], proxies, LABELS[:-1])
+    expected = compiled.call(losses.proxy_anchor, x[:-1], proxies, LABELS[:-1])
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     np.testing.assert_array_equal(slope[-1], 0.0)
 
@@ -145,8 +156,8 @@ def test_proxy_anchor_holds_no_array_of_classes_times_batch():
     x = jax.ShapeDtypeStruct((size, 8), jnp.float32)
     y = jax.ShapeDtypeStruct((size,), jnp.int32)
     loss = functools.partial(losses.proxy_anchor, block_size=16)
-    compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(x, x, y)
-    memory = compiled.compile().memory_analysis()
+    program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(x, x, y)
+    memory = program.compile().memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes < size * size * 4 / 4
 
@@ -156,15 +167,19 @@ def test_proxy_anchor_holds_no_array_of_classes_times_batch():
 
 def test_soft_triple_of_one_center_is_normface(inputs):
     x, proxies = inputs
-    value = losses.soft_triple(x, proxies[:, None], LABELS, margin=0.0, scale=20.0)
-    np.testing.assert_allclose(value, losses.normface(x, proxies, LABELS), rtol=1e-5)
+    value = compiled.call(
+        losses.soft_triple, x, proxies[:, None], LABELS, margin=0.0, scale=20.0
+    )
+    np.testing.assert_allclose(
+        value, compiled.call(losses.normface, x, proxies, LABELS), rtol=1e-5
+    )
 
 
 def test_the_share_of_the_center_regulariser_does_not_depend_on_the_reduction(rng):
     x = rng.normal(size=(BATCH, DIM)).astype(np.float32)
     centers = rng.normal(size=(CLASSES, 3, DIM)).astype(np.float32)
-    loss = functools.partial(losses.soft_triple, x, centers, LABELS)
-    penalty = 0.2 * float(losses.sparse_centers(centers))
+    loss = functools.partial(compiled.call, losses.soft_triple, x, centers, LABELS)
+    penalty = 0.2 * float(compiled.call(losses.sparse_centers, centers))
     plain = float(loss(regularization=0.0))
     assert penalty > 0.05
     assert float(loss()) == pytest.approx(plain + penalty, rel=1e-5)

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 from metricjax import losses
 from metricjax.losses import _each_positive
+from tests import compiled
 from tests.oracles import losses as oracles
 from tests.oracles import losses_ranking as ranking
 
@@ -27,7 +28,7 @@ def on_circle(*degrees):
 
 def terms_of(loss, *args, **options) -> Any:
     """Its `Terms`."""
-    return loss(*args, reduction=None, **options)
+    return compiled.call(loss, *args, reduction=None, **options)
 
 
 def slopes(oracle, x, labels, direction, step=1e-7):

@@ -9,6 +9,7 @@ import pytest
 from jax.tree_util import Partial
 
 from metricjax import heads, losses, pairs
+from tests import compiled
 from tests.oracles import losses_siamese as oracles
 
 DIM = 5
@@ -70,8 +71,10 @@ def test_all_pairs_given_one_by_one_are_the_batch(key, sides):
     for mask, same in ((masks.positive, 1), (masks.negative, 0)):
         a, b = np.nonzero(np.asarray(mask))
         labels = np.full(len(a), same, np.int32)
-        total += losses.siamese_pairs(x[a], x[b], labels, head=head)
-    np.testing.assert_allclose(losses.siamese(x, LABELS, head=head), total, rtol=1e-6)
+        total += compiled.call(losses.siamese_pairs, x[a], x[b], labels, head=head)
+    np.testing.assert_allclose(
+        compiled.call(losses.siamese, x, LABELS, head=head), total, rtol=1e-6
+    )
 
 
 def test_active_over_count_is_the_error_rate():
@@ -80,8 +83,8 @@ def test_active_over_count_is_the_error_rate():
         params=heads.WeightedL1(jnp.array([-1.0]), jnp.array(1.0)),
     )
     x, y = jnp.zeros((4, 1)), jnp.array([[0.5], [3.0], [0.5], [3.0]])
-    terms: Any = losses.siamese_pairs(
-        x, y, jnp.array([1, 1, 0, 7]), head=head, reduction=None
+    terms: Any = compiled.call(
+        losses.siamese_pairs, x, y, jnp.array([1, 1, 0, 7]), head=head, reduction=None
     )
     np.testing.assert_array_equal(terms.count, [1, 1, 1, 0])
     np.testing.assert_array_equal(terms.active, [0, 1, 1, 0])

@@ -10,6 +10,7 @@ from jax.tree_util import Partial
 
 from metricjax import losses, mining, numerics, pairs, reductions
 from metricjax.pairs import Pairs
+from tests import compiled
 from tests.oracles import losses_tuples as oracles
 from tests.oracles.losses import dot, euclidean, hinge, logsumexp, mean
 
@@ -87,7 +88,9 @@ def test_swap_equals_the_cube_of_all_triplets_with_large_classes(rng):
 
 def test_angular_does_not_depend_on_the_length_of_any_embedding(x):
     lengths = np.array([1.0, 10.0, 0.1, 3.0, 0.5, 7.0], np.float32)[:, None]
-    values = [losses.angular(v, LABELS) for v in (x, 10.0 * x, lengths * x)]
+    values = [
+        compiled.call(losses.angular, v, LABELS) for v in (x, 10.0 * x, lengths * x)
+    ]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 
@@ -102,22 +105,24 @@ def test_angular_with_references_reads_the_row_of_the_positive(x, refs):
                 for n in far
             ]
             values.append(logsumexp([0.0, *f]))
-    found = losses.angular(x, LABELS, ref_embeddings=refs, ref_labels=REF_LABELS)
+    found = compiled.call(
+        losses.angular, x, LABELS, ref_embeddings=refs, ref_labels=REF_LABELS
+    )
     assert float(found) == pytest.approx(mean(values), rel=1e-5)
 
 
 def test_tuplet_margin_is_finite_for_duplicates_and_antipodes():
     x = jnp.array([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]])
     labels = jnp.array([0, 0, 0, 1, 1])
-    value, gradient = jax.value_and_grad(losses.tuplet_margin)(x, labels)
+    value, gradient = jax.jit(jax.value_and_grad(losses.tuplet_margin))(x, labels)
     assert np.isfinite(value)
     assert np.all(np.isfinite(gradient))
 
 
 def test_tuplet_margin_of_zero_is_n_pair_on_scaled_unit_vectors(x):
-    scaled = math.sqrt(16.0) * numerics.l2_normalize(x)
-    expected = losses.n_pair(scaled, LABELS, regularization=0.0)
-    found = losses.tuplet_margin(x, LABELS, margin=0.0, scale=16.0)
+    scaled = math.sqrt(16.0) * compiled.call(numerics.l2_normalize, x)
+    expected = compiled.call(losses.n_pair, scaled, LABELS, regularization=0.0)
+    found = compiled.call(losses.tuplet_margin, x, LABELS, margin=0.0, scale=16.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -127,8 +132,13 @@ def test_n_pair_of_two_aligned_sets_is_a_softmax_over_the_positives(rng):
     squares = np.mean(np.sum(anchors**2 + others**2, axis=1))
     logits = jax.nn.log_softmax(jnp.asarray(anchors @ others.T), axis=1)
     expected = -jnp.mean(jnp.diagonal(logits)) + 0.02 * squares
-    found = losses.n_pair(
-        anchors, labels, regularization=0.02, ref_embeddings=others, ref_labels=labels
+    found = compiled.call(
+        losses.n_pair,
+        anchors,
+        labels,
+        regularization=0.02,
+        ref_embeddings=others,
+        ref_labels=labels,
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -145,8 +155,12 @@ def test_lifted_structure_with_references_equals_loops_in_any_order(x, refs, rng
             gap = logsumexp(own + other) + euclidean(x[a], refs[p])
             values.append(hinge(gap) ** 2 / 2)
     for order in (np.arange(len(refs)), rng.permutation(len(refs))):
-        found = losses.lifted_structure(
-            x, LABELS, ref_embeddings=refs[order], ref_labels=REF_LABELS[order]
+        found = compiled.call(
+            losses.lifted_structure,
+            x,
+            LABELS,
+            ref_embeddings=refs[order],
+            ref_labels=REF_LABELS[order],
         )
         assert float(found) == pytest.approx(mean(values), rel=1e-5)
 
@@ -175,7 +189,9 @@ def test_margin_based_is_the_mean_of_what_sampling_draws(key, rng):
         return losses.margin_based(x, labels, miner=miner, reduction=reductions.sum)
 
     values = np.asarray(drawn(jax.random.split(key, 2000)), np.float64)
-    expected = float(losses.margin_based(x, labels, reduction=reductions.sum))
+    expected = float(
+        compiled.call(losses.margin_based, x, labels, reduction=reductions.sum)
+    )
     error = values.std() / math.sqrt(len(values))
     assert error > 0
     assert abs(values.mean() - expected) < 4 * error
@@ -183,7 +199,9 @@ def test_margin_based_is_the_mean_of_what_sampling_draws(key, rng):
 
 def test_margin_based_leaves_out_labels_that_have_no_boundary(x):
     boundary = np.array([1.3, 0.9])
-    found = losses.margin_based(x, LABELS, boundary=boundary, miner=mining.all)
+    found = compiled.call(
+        losses.margin_based, x, LABELS, boundary=boundary, miner=mining.all
+    )
     expected = oracles.margin_based_triplets(x, LABELS, boundary=boundary)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
@@ -199,15 +217,20 @@ def test_margin_based_refuses_a_boundary_of_classes_for_masks(x):
 def test_centroid_triplet_takes_any_integers_as_labels(x):
     names = np.array([2**30, 7, 123456])[LABELS]
     np.testing.assert_allclose(
-        losses.centroid_triplet(x, names), losses.centroid_triplet(x, LABELS)
+        compiled.call(losses.centroid_triplet, x, names),
+        compiled.call(losses.centroid_triplet, x, LABELS),
     )
 
 
 def test_the_centroid_of_an_anchor_leaves_the_anchor_out():
     x = jnp.array([[0.0], [4.0], [100.0], [100.0]])
     labels = jnp.array([0, 0, 1, 1])
-    loss = losses.centroid_triplet(
-        x, labels, margin=100.0, reduction=reductions.per_anchor
+    loss = compiled.call(
+        losses.centroid_triplet,
+        x,
+        labels,
+        margin=100.0,
+        reduction=reductions.per_anchor,
     )
     # Not 2: the other member alone is the centroid.
     assert loss[0] == 4.0 - 100.0 + 100.0

@@ -8,6 +8,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jax.tree_util import Partial
 
 from metricjax import losses, pairs
+from tests import compiled
 from tests.oracles import losses_contrastive as contrastive
 
 
@@ -35,12 +36,17 @@ def test_labels_weights_and_padding_of_items_hold_for_all_views(rng):
     labels = np.array([0, 0, 1, 2, 1], np.int32)
     where = np.array([True, True, True, True, False])
     weights = np.array([1.0, 2.0, 0.5, 3.0, 9.0], np.float32)
-    found = losses.multi_view(
-        views, loss=losses.supcon, labels=labels, where=where, weights=weights
+    found = compiled.call(
+        losses.multi_view,
+        views,
+        loss=losses.supcon,
+        labels=labels,
+        where=where,
+        weights=weights,
     )
     real = views[:, :4].reshape(8, 4)
-    expected = losses.supcon(
-        real, np.tile(labels[:4], 2), weights=np.tile(weights[:4], 2)
+    expected = compiled.call(
+        losses.supcon, real, np.tile(labels[:4], 2), weights=np.tile(weights[:4], 2)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -55,12 +61,12 @@ def test_views_of_items_on_several_devices_are_no_positives_of_each_other(rng):
         out_specs=PartitionSpec(),
     )
     np.testing.assert_allclose(
-        jax.jit(sharded)(views), losses.multi_view(views), rtol=1e-6
+        jax.jit(sharded)(views), compiled.call(losses.multi_view, views), rtol=1e-6
     )
 
 
 def test_one_view_and_flat_input_are_refused_or_zero(rng):
-    assert losses.multi_view(random(rng, 1, 5, 4)) == 0.0
+    assert compiled.call(losses.multi_view, random(rng, 1, 5, 4)) == 0.0
     with pytest.raises(ValueError, match=r"\[views, items, dim\]"):
         losses.multi_view(random(rng, 5, 4))
     with pytest.raises(ValueError, match="one weight for each item"):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from metricjax.metrics import health
+from tests import compiled
 from tests.oracles import metrics as oracle
 
 
@@ -15,7 +16,9 @@ def items(rng):
 def test_alignment_is_the_mean_over_positive_pairs(items):
     x, labels = items
     want = oracle.alignment(x, labels)
-    assert float(jax.jit(health.alignment)(x, labels)) == pytest.approx(want, rel=1e-5)
+    assert float(compiled.call(health.alignment, x, labels)) == pytest.approx(
+        want, rel=1e-5
+    )
     assert np.isnan(float(health.alignment(x, np.arange(19))))
 
 
@@ -25,7 +28,8 @@ def test_alignment_of_near_duplicates_does_not_cancel(rng):
     labels = np.repeat(np.arange(4), 50)
     x = x.astype(np.float32)
     want = oracle.alignment(x, labels)
-    assert float(health.alignment(x, labels)) == pytest.approx(want, rel=0.02)
+    found = compiled.call(health.alignment, x, labels)
+    assert float(found) == pytest.approx(want, rel=0.02)
 
 
 def test_uniformity_is_the_log_mean_potential(items):
@@ -33,13 +37,14 @@ def test_uniformity_is_the_log_mean_potential(items):
     for temperature in (2.0, 0.5):
         want = oracle.uniformity(x, temperature)
         for block_size in (4, 256):
-            got = health.uniformity(x, temperature=temperature, block_size=block_size)
+            options = {"temperature": temperature, "block_size": block_size}
+            got = compiled.call(health.uniformity, x, **options)
             assert float(got) == pytest.approx(want, abs=1e-5)
 
 
 def test_effective_rank_equals_the_definition(items):
     x, _ = items
-    got = jax.jit(health.effective_rank)(x)
+    got = compiled.call(health.effective_rank, x)
     assert float(got) == pytest.approx(oracle.effective_rank(x), rel=1e-5)
     assert 1 < got < 5
 
@@ -53,13 +58,23 @@ def test_mean_cosine_is_over_different_items(items):
 
 def test_one_point_and_zeros():
     point = np.full((30, 7), 0.37, np.float32)
-    assert float(health.uniformity(point)) == pytest.approx(0, abs=1e-5)
-    assert float(health.effective_rank(point)) == pytest.approx(1, abs=1e-4)
-    assert float(health.mean_cosine(point)) == pytest.approx(1, abs=1e-5)
-    assert float(health.alignment(point, np.zeros(30, int))) == pytest.approx(
-        0, abs=1e-6
-    )
-    assert float(health.effective_rank(0 * point)) == 0
+
+    @jax.jit
+    def every(x):
+        return (
+            health.uniformity(x),
+            health.mean_cosine(x),
+            health.alignment(x, np.zeros(30, int)),
+            health.effective_rank(x),
+            health.effective_rank(0 * x),
+        )
+
+    uniformity, cosine, alignment, rank, zeros = map(float, every(point))
+    assert uniformity == pytest.approx(0, abs=1e-5)
+    assert cosine == pytest.approx(1, abs=1e-5)
+    assert alignment == pytest.approx(0, abs=1e-6)
+    assert rank == pytest.approx(1, abs=1e-4)
+    assert zeros == 0
 
 
 def test_collapse_is_noticed(rng):

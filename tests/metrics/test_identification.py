@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from metricjax.metrics import identification
+from tests import compiled
 from tests.oracles import metrics as oracle
 
 
@@ -134,15 +135,19 @@ def test_leaving_one_out_takes_the_flattery_away(rng):
     """Random embeddings, pairs: each mean holds both items, and finds them again."""
     x = rng.standard_normal((100, 16)).astype(np.float32)
     labels = np.arange(100) % 50
-    leaky = identification.open_set_accuracy(x, labels).accuracy
-    honest = identification.open_set_accuracy(x, labels, leave_one_out=True).accuracy
-    assert float(leaky) > 0.9
-    assert float(honest) < 0.1
+    leaky, honest = (
+        compiled.call(
+            identification.open_set_accuracy, x, labels=labels, leave_one_out=leave
+        )
+        for leave in (False, True)
+    )
+    assert float(leaky.accuracy) > 0.9
+    assert float(honest.accuracy) < 0.1
 
 
 def test_open_set_accuracy_of_a_collapsed_encoder_is_chance():
     x, labels = np.ones((20, 4), np.float32), np.arange(20) % 4
-    got = identification.open_set_accuracy(x, labels)
+    got = compiled.call(identification.open_set_accuracy, x, labels=labels)
     assert float(got.accuracy) == pytest.approx(5 / 20)
 
 
@@ -163,7 +168,9 @@ def test_class_means_are_of_unit_vectors(items):
         rows = unit[labels == c]
         want = rows.mean(axis=0) if len(rows) else np.zeros(3)
         np.testing.assert_allclose(got[c], want, atol=1e-6)
-    cosines = identification.class_similarities(x, labels, num_classes=9)
+    cosines = compiled.call(
+        identification.class_similarities, x, labels=labels, num_classes=9
+    )
     np.testing.assert_allclose(
         cosines[7], oracle.cosine(np.asarray(got[7:8]), x)[0], atol=1e-6
     )

@@ -13,16 +13,30 @@ from metricjax.training import step as steps
 from tests.training.plans import TINY, drawn, fitted, losses_of, prepared, started
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The first losses on one device."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {name: losses_of(prepared(name, folder / name), 20)[0] for name in TINY}
+
+
 @pytest.mark.parametrize("recipe", sorted(TINY))
-def test_the_first_losses_are_the_same_on_one_two_and_eight_devices(recipe, tmp_path):
-    alone, _ = losses_of(prepared(recipe, tmp_path), 20)
-    assert len(set(alone)) == 20
+def test_the_first_losses_are_the_same_on_one_two_and_eight_devices(
+    alone, recipe, tmp_path
+):
+    assert len(set(alone[recipe])) == 20
     for devices in (2, 8):
         many, state = losses_of(prepared(recipe, tmp_path, devices=devices), 20)
-        np.testing.assert_allclose(many, alone, rtol=1e-4)
+        np.testing.assert_allclose(many, alone[recipe], rtol=1e-4)
         for leaf in jax.tree.leaves(state):
             assert leaf.is_fully_replicated
             assert len(leaf.sharding.device_set) == devices
+
+
+def test_a_net_with_batch_norm_and_divided_classes_has_them_too(alone, tmp_path):
+    plan = prepared("arcface", tmp_path, devices=8, shard_classes=True)
+    many, _ = losses_of(plan, 20)
+    np.testing.assert_allclose(many, alone["arcface"], rtol=1e-4)
 
 
 def test_a_run_goes_on_where_it_stopped_on_another_number_of_devices(tmp_path):
@@ -75,9 +89,9 @@ def test_a_chunk_has_an_image_at_least():
         recipes.load("arcface").Settings(chunk=0)
 
 
-def test_a_bfloat16_encoder_has_float32_losses_and_parameters(tmp_path):
-    exact, _ = losses_of(prepared("arcface", tmp_path / "a"), 3)
-    plan = prepared("arcface", tmp_path / "b", compute="bfloat16")
+def test_a_bfloat16_encoder_has_float32_losses_and_parameters(alone, tmp_path):
+    exact = alone["arcface"][:3]
+    plan = prepared("arcface", tmp_path, compute="bfloat16")
     coarse, state = losses_of(plan, 3)
     assert coarse != exact
     np.testing.assert_allclose(coarse, exact, rtol=0.03)

@@ -215,16 +215,19 @@ def test_the_loss_of_the_first_process_stops_the_others():
     assert "the same command continues from the last checkpoint" in errors
 
 
-def test_what_one_process_refuses_stops_all():
+def test_slurm_says_which_processes_there_are_and_what_one_refuses_stops_all():
     code = (
-        "with processes.together('a trial'):\n"
+        "print('found', jax.process_index(), jax.process_count())\n"
+        "    with processes.together('a trial'):\n"
         "        if processes.is_first():\n"
         "            from metricjax.training import parallel; parallel.make_mesh(3)"
     )
-    first, second = finish(start_small(code))
-    assert first[0] == second[0] == 1
-    assert "devices of 2 processes, got 3; give 0" in first[2]
-    assert "Process 0 of 2 failed in a trial and says why" in second[2]
+    ends = finish(start_small(code, slurm=True))
+    for index, (code, printed, _) in enumerate(ends):
+        assert code == 1
+        assert f"found {index} 2" in printed
+    assert "devices of 2 processes, got 3; give 0" in ends[0][2]
+    assert "Process 0 of 2 failed in a trial and says why" in ends[1][2]
 
 
 def test_processes_that_do_not_meet_are_told():
@@ -255,13 +258,6 @@ def test_losses_and_gradients_are_those_of_one_process():
             assert found == pytest.approx(float(value), rel=1e-5)
             np.testing.assert_allclose(of_x, slopes[0], atol=1e-5)
             np.testing.assert_allclose(of_w, slopes[1], atol=1e-5)
-
-
-def test_slurm_says_which_processes_there_are():
-    ask = "print('found', jax.process_index(), jax.process_count())"
-    for index, (code, printed, _) in enumerate(finish(start_small(ask, slurm=True))):
-        assert code == 0
-        assert f"found {index} 2" in printed
 
 
 @pytest.mark.parametrize(
