@@ -242,7 +242,7 @@ def _sum_terms_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Terms, Term
     terms, gradients = _value_and_gradients(plan, wanted, leaves)
     # One number for each part of the loss: <its gradient, tangent>.
     inner = [_inner(gradient, pick(dots, wanted)) for gradient in gradients]
-    total = jnp.reshape(jnp.stack(inner), terms.total.shape)
+    total = jnp.reshape(jnp.stack(inner), terms.total.shape).astype(terms.total.dtype)
     return terms, jax.tree.map(jnp.zeros_like, terms)._replace(total=total)
 
 
