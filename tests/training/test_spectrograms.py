@@ -36,9 +36,15 @@ def test_without_strength_they_are_masked_and_nothing_else(images):
 
 def test_the_changes_come_in_order_each_by_a_key_of_its_own(images):
     keys = jax.random.split(KEY, 5)
-    ranges = {"scale": (0.05, 0.5), "shift": (0.02, 0.15), "elastic": (0.05, 0.1)}
     expected = augment.affine(
-        keys[0], images, rotation=0.0, shear=0.0, strength=1.5, **ranges
+        keys[0],
+        images,
+        rotation=0.0,
+        shear=0.0,
+        scale=(0.05, 0.5),
+        shift=(0.02, 0.15),
+        elastic=(0.05, 0.1),
+        strength=1.5,
     )
     expected = augment.equalize(keys[1], expected, deviation=0.075)
     expected = augment.noise(keys[2], expected, level=0.6, tilt=0.15, deviation=0.075)
