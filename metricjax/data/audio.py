@@ -113,7 +113,7 @@ def pictures(
     recordings: Sequence[np.ndarray],
     *,
     rate: int,
-    mels: int = 28,
+    mels: int = 20,
     frames: int = 32,
     window: float = 0.032,
     hop: float | None = None,
@@ -156,7 +156,7 @@ def pictures(
         >>> tone = np.sin(2 * np.pi * 440 * time)
         >>> images = pictures([tone, tone[:90]], rate=8000)
         >>> images.shape, images.max(axis=(1, 2, 3)).tolist()
-        ((2, 28, 32, 1), [255, 255])
+        ((2, 20, 32, 1), [255, 255])
     """
     size = _samples(rate, window)
     step = None if hop is None else _samples(rate, hop)

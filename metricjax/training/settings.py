@@ -75,7 +75,8 @@ class Settings:
     """Groups of a split that are tested on and never trained on."""
 
     validation_groups: int = 0
-    """For tuning: test on so many training groups instead of the test groups."""
+    """For tuning: test on so many training groups instead of the test groups; on others
+    in each split, and on none that another split tests, if there are enough."""
 
     own_test: bool = True
     """Without test classes, test on the data set's own test images, if it has them."""

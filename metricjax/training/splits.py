@@ -363,11 +363,21 @@ def _held_out_groups(
         )
     test = present[first:stop]
     rest = np.setdiff1d(present, test)
-    validation = rest[:tuning]
+    validation = _validation_groups(present, rest, settings, index)
     known = dataset.labels >= 0
     train = known & np.isin(groups, np.setdiff1d(rest, validation))
     tested = known & np.isin(groups, validation if tuning else test)
     return np.flatnonzero(train), np.flatnonzero(tested)
+
+
+def _validation_groups(
+    present: np.ndarray, rest: np.ndarray, settings: Settings, index: int
+) -> np.ndarray:
+    """Other groups in each split, none that any split tests, where there are enough."""
+    count = settings.validation_groups
+    untested = present[: len(present) - settings.splits * settings.test_groups]
+    chosen = untested if len(untested) >= count else rest
+    return np.roll(chosen, -index * count)[:count]
 
 
 def _evenly(rows: np.ndarray, labels: np.ndarray, settings: Settings) -> np.ndarray:

@@ -84,6 +84,24 @@ def test_elastic_maps_to_another_size_agree_with_a_loop_over_pixels(images, key)
         np.testing.assert_allclose(out[i], expected, atol=2e-5)
 
 
+def test_height_and_width_have_ranges_of_their_own(images, key):
+    ranges = RANGES | {"scale": (0.1, 0.5), "shift": (0.05, 0.3)}
+    elastic = (0.05, 0.2)
+    out, u = affine(key, images, **ranges, elastic=elastic), drawn(key, 5)
+    noise = jax.random.normal(jax.random.fold_in(key, 1), (5, 5, 5, 2))
+    for i, image in enumerate(np.asarray(images, float)):
+        parts = [oracle.cubic(np.asarray(noise)[i, ..., p], (7, 6)) for p in range(2)]
+        field = np.stack(parts, axis=-1) * elastic
+        expected = oracle.affine(image, u[:, i], field, **ranges, size=(7, 6))
+        np.testing.assert_allclose(out[i], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["scale", "shift", "elastic"])
+def test_a_range_of_neither_one_nor_two_numbers_is_refused(images, key, name):
+    with pytest.raises(ValueError, match=f"`{name}` to be one number or"):
+        functools.partial(augment.affine, **{name: (0.1, 0.1, 0.1)})(key, images)
+
+
 def test_elastic_leaves_the_affine_part_as_it_was(images, key):
     still = affine(key, images, **RANGES)
     moved = affine(key, images, **RANGES, elastic=1e-6)

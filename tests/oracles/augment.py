@@ -17,9 +17,10 @@ def bilinear(image, y, x):
 def affine(image, u, field, *, rotation, scale, shear, shift, size):
     """An image [h, w, c] under the map of six numbers u and a field [*size, 2]."""
     height, width = image.shape[:2]
+    down, right = np.broadcast_to(shift, 2)
     turn = rotation * u[0]
     matrix = (
-        np.diag(np.exp(scale * u[2:4]))
+        np.diag(np.exp(np.multiply(scale, u[2:4])))
         @ [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
         @ [[1.0, shear * u[1]], [0.0, 1.0]]
     )
@@ -29,7 +30,7 @@ def affine(image, u, field, *, rotation, scale, shear, shift, size):
             # Pixel edges in 0..1 of the output are those of the input.
             y = (row + 0.5) / size[0] * height - height / 2
             x = (column + 0.5) / size[1] * width - width / 2
-            y, x = matrix @ [y, x] + [shift * height * u[4], shift * width * u[5]]
+            y, x = matrix @ [y, x] + [down * height * u[4], right * width * u[5]]
             y += field[row, column, 0] * height / 2 + height / 2 - 0.5
             x += field[row, column, 1] * width / 2 + width / 2 - 0.5
             out[row, column] = bilinear(image, y, x)

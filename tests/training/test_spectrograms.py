@@ -36,8 +36,17 @@ def test_without_strength_they_are_masked_and_nothing_else(images):
 
 def test_the_changes_come_in_order_each_by_a_key_of_its_own(images):
     keys = jax.random.split(KEY, 5)
-    expected = augment.affine(keys[0], images, rotation=0.0, shear=0.0, strength=1.5)
-    expected = augment.equalize(keys[1], expected, deviation=0.15)
+    expected = augment.affine(
+        keys[0],
+        images,
+        rotation=0.0,
+        shear=0.0,
+        scale=(0.05, 0.5),
+        shift=(0.02, 0.15),
+        elastic=(0.05, 0.1),
+        strength=1.5,
+    )
+    expected = augment.equalize(keys[1], expected, deviation=0.075)
     expected = augment.noise(keys[2], expected, level=0.6, tilt=0.15, deviation=0.075)
     expected = augment.time_mask(keys[3], expected, width=3)
     expected = augment.frequency_mask(keys[4], expected, width=2)

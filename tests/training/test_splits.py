@@ -147,6 +147,32 @@ def test_groups_are_left_out_whole(dataset):
 
 
 @pytest.mark.parametrize(
+    ("splits", "tuning", "expected"),
+    [
+        (3, 1, [{0}, {1}, {2}]),
+        (2, 2, [{0, 1}, {2, 3}]),
+        # All would be tested by some split, so that none is left over.
+        (6, 1, [{0}, {1}, {2}, {4}, {5}, {1}]),
+    ],
+)
+def test_groups_validate_that_no_split_tests(dataset, splits, tuning, expected):
+    speakers = np.tile(np.arange(6), 20).astype(np.int32)
+    dataset = dataset._replace(extra={"speaker": speakers})
+    settings = Settings(
+        test_classes=0,
+        groups="speaker",
+        test_groups=1,
+        validation_groups=tuning,
+        splits=splits,
+    )
+    found = [split(dataset, settings, index) for index in range(splits)]
+    assert [set(part.seen.extra["speaker"].tolist()) for part in found] == expected
+    for index, part in enumerate(found):
+        trained = set(part.train.extra["speaker"].tolist())
+        assert trained == set(range(6)) - {5 - index} - expected[index]
+
+
+@pytest.mark.parametrize(
     ("images", "test_classes", "held"), [(5, 2, 0), (5, 0, 2), (3, 2, 0), (12, 2, 2)]
 )
 def test_no_image_is_held_out_alone(rng, images, test_classes, held):

@@ -1,6 +1,7 @@
 """Maps of the plane: affine, elastic, symmetries, and resampling to another size."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +18,18 @@ def affine(
     images: Array,
     *,
     rotation: float = 0.26,
-    scale: float = 0.22,
+    scale: float | Sequence[float] = 0.22,
     shear: float = 0.3,
-    shift: float = 0.08,
-    elastic: float = 0.0,
+    shift: float | Sequence[float] = 0.08,
+    elastic: float | Sequence[float] = 0.0,
     strength: float = 1.0,
     size: int | Sequence[int] | None = None,
 ) -> Array:
     """Each image under its own small random map, bilinearly resampled.
 
     The map is affine, plus a smooth random displacement where `elastic` is positive.
-    Pixels that come from outside the image are 0.
+    Pixels that come from outside the image are 0. The axes of a spectrogram are not of
+    one kind: `scale`, `shift` and `elastic` may be two numbers, for height and width.
 
     Args:
         key: a random key.
@@ -38,7 +40,7 @@ def affine(
         shift: largest shift along each axis, as a share of the image's size.
         elastic: standard deviation of the displacements, as a share of half the
             image's size: normal noise on a grid of 5 x 5, resized by cubic
-            interpolation. A plain number, not traced; 0.042 suits characters.
+            interpolation. Plain numbers, not traced; 0.042 suits characters.
         strength: multiplies the five ranges.
         size: the new (height, width), or one number for both, reached by the same
             resampling; the whole image maps to the whole output, as in `resize`.
@@ -47,7 +49,8 @@ def affine(
         Images `[batch, *size, channels]` of the same dtype.
 
     Raises:
-        ValueError: if the images have another shape, or `size` is not a size.
+        ValueError: if the images have another shape, `size` is not a size, or there
+            are neither one nor two numbers where two may be.
         TypeError: if the images are not floating.
 
     Example:
@@ -66,20 +69,23 @@ def affine(
     shape, dtype = _shape(size, images), _dtype(images)
     u = strength * jax.random.uniform(key, (6, batch), dtype, -1.0, 1.0)
     angle, shear_x = rotation * u[0], shear * u[1]
-    scale_y, scale_x = jnp.exp(scale * u[2]), jnp.exp(scale * u[3])
+    high, wide = _both("scale", scale)
+    scale_y, scale_x = jnp.exp(high * u[2]), jnp.exp(wide * u[3])
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     # The rows of scale @ rotation @ shear, which maps output to input coordinates.
     yy, yx = scale_y * cos, scale_y * (cos * shear_x - sin)
     xy, xx = scale_x * sin, scale_x * (sin * shear_x + cos)
     y, x = _centered(images, shape)
     column = lambda v: v[:, None, None]  # noqa: E731
-    source_y = column(yy) * y + column(yx) * x + column(shift * height * u[4])
-    source_x = column(xy) * y + column(xx) * x + column(shift * width * u[5])
-    if elastic > 0:
+    down, right = _both("shift", shift)
+    source_y = column(yy) * y + column(yx) * x + column(down * height * u[4])
+    source_x = column(xy) * y + column(xx) * x + column(right * width * u[5])
+    elastic_y, elastic_x = _both("elastic", elastic)
+    if elastic_y > 0 or elastic_x > 0:
         # A key of its own, so that `elastic` does not change the affine map.
         field = _field(jax.random.fold_in(key, 1), batch, shape, dtype)
-        source_y += strength * elastic * height / 2 * field[..., 0]
-        source_x += strength * elastic * width / 2 * field[..., 1]
+        source_y += strength * elastic_y * height / 2 * field[..., 0]
+        source_x += strength * elastic_x * width / 2 * field[..., 1]
     return _bilinear(images, source_y + (height - 1) / 2, source_x + (width - 1) / 2)
 
 
@@ -161,6 +167,17 @@ def pixels(images: Array, rows: Array, columns: Array) -> Array:
 def _where(chosen: Array, these: tuple, those: tuple) -> tuple[Array, Array]:
     """A pair of arrays, chosen together."""
     return jnp.where(chosen, these[0], those[0]), jnp.where(chosen, these[1], those[1])
+
+
+def _both(name: str, value: float | Sequence[float]) -> tuple[Any, Any]:
+    """What holds for height and for width."""
+    if not isinstance(value, Sequence):
+        return value, value
+    if len(value) != 2:
+        raise ValueError(
+            f"Expected `{name}` to be one number or (height, width), got {value!r}."
+        )
+    return value[0], value[1]
 
 
 def _shape(size: int | Sequence[int] | None, images: Array) -> tuple[int, int]:
