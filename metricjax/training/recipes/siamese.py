@@ -40,7 +40,16 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from metricjax import distances, encoders, heads, losses, samplers, similarities
+from metricjax import (
+    distances,
+    encoders,
+    heads,
+    losses,
+    pairs,
+    reductions,
+    samplers,
+    similarities,
+)
 from metricjax.metrics import fewshot, verification
 from metricjax.training import (
     experiment,
@@ -54,7 +63,7 @@ from metricjax.training import (
     step,
 )
 
-__all__ = ["Settings", "build", "measure"]
+__all__ = ["Settings", "build", "measure", "trained_head"]
 
 _TESTED_PAIRS = 10_000
 _WAYS = (20, 5, 3)
@@ -72,7 +81,17 @@ class Settings(settings.Settings):
     learning_rate: float = 1e-3
 
     pairs: int = 128
-    """Pairs of a batch."""
+    """Pairs of a batch, half of the same class."""
+
+    batch_groups: int = 0
+    """Train on all pairs within each of so many groups of a batch, in the place of
+    pairs that are drawn one by one, as in the paper."""
+
+    batch_classes: int = 8
+    """Classes of each group of a batch."""
+
+    batch_examples: int = 4
+    """Images of each class of a batch."""
 
     optimizer: Literal["adamw", "layerwise"] = "adamw"
     """AdamW, or the paper's rates by layer, with momentum that rises."""
@@ -82,15 +101,24 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "pairs", "epoch_steps")
+        settings.check_positive(
+            self, "pairs", "epoch_steps", "batch_classes", "batch_examples"
+        )
+        if self.batch_groups < 0 or (self.batch_groups and not self.groups):
+            raise ValueError(
+                "Expected --groups, a column of the data, for --batch-groups of at "
+                f"least 1, got {self.batch_groups} and {self.groups!r}."
+            )
 
 
 def build(
     settings: Settings, image_shape: tuple[int, ...], classes: int
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
+    experiment.check_square(settings, image_shape)
     model = experiment.encoder(settings, image_shape)
     change = inputs.preparation(settings)
+    compare = _all_pairs if settings.batch_groups else _given_pairs
 
     def init_head(key: Array) -> dict[str, Any]:
         return {"head": heads.init_weighted_l1(key, settings.dim)}
@@ -101,18 +129,19 @@ def build(
     def loss_function(
         params: Any, model_state: Any, loss_state: Any, batch: Any, key: Array
     ) -> tuple[Array, step.Outputs]:
-        images, same = batch
+        images, labels, *others = batch
         change_key, encoder_key = jax.random.split(key)
-        # Both sides in one pass; each image is changed on its own.
-        images, _ = change(change_key, encoders.as_float(images), jnp.tile(same, 2))
+        # All in one pass; each image is changed on its own.
+        images, _ = change(change_key, encoders.as_float(images), labels)
         x, model_state = model.apply(
             params["encoder"], model_state, images, train=True, key=encoder_key
         )
-        first, second = jnp.split(x, 2)
         head = Partial(heads.weighted_l1_logits, params=params["head"])
-        terms = losses.siamese_pairs(first, second, same, head=head, reduction=None)
-        wrong = {"error": jnp.mean(terms.active)}
-        return jnp.mean(terms.total), step.Outputs(model_state, loss_state, wrong)
+        terms = compare(head, x, labels, *others)
+        count = jnp.maximum(jnp.sum(terms.count, axis=0), 1.0)
+        wrong = {"error": jnp.mean(jnp.sum(terms.active, axis=0) / count)}
+        loss = reductions.mean(terms)
+        return loss, step.Outputs(model_state, loss_state, wrong)
 
     return experiment.assemble(
         settings,
@@ -125,20 +154,69 @@ def build(
     )
 
 
+def _given_pairs(head: heads.PairHead, x: Array, labels: Array) -> reductions.Terms:
+    first, second = jnp.split(x, 2)
+    same = jnp.equal(*jnp.split(labels, 2)).astype(jnp.int32)
+    return losses.siamese_pairs(first, second, same, head=head, reduction=None)
+
+
+def _all_pairs(
+    head: heads.PairHead, x: Array, labels: Array, groups: Array, ids: Array
+) -> reductions.Terms:
+    """Of one group; an image that was drawn twice is no pair."""
+    same = labels[:, None] == labels
+    other = (groups[:, None] == groups) & ~same
+    chosen = pairs.Pairs(same & (ids[:, None] != ids), other)
+    return losses.siamese(x, chosen, head=head, reduction=None)
+
+
 def _batches(
     settings: Settings, examples: splits.Examples, seed: int
 ) -> Callable[[int], Any]:
-    """Pairs, half of the same class; with groups, the others are of one group too."""
+    """Pairs, half of the same class, or groups; turned alike, if they are turned."""
+    copies = settings.symmetries
+    labels = inputs.multiplied(examples.labels, copies)
     if settings.groups:
-        groups = examples.extra[settings.groups]
-        table = samplers.group_table(examples.labels, groups)
+        groups = inputs.multiplied(examples.extra[settings.groups], copies)
+        least = settings.batch_examples if settings.batch_groups else 2
+        table = samplers.group_table(labels, groups, at_least=least)
+        if settings.batch_groups:
+            return _draw_groups(settings, examples, labels, groups, table, seed)
     else:
-        table = samplers.class_table(examples.labels)
+        table = samplers.class_table(labels)
 
     def draw(t: int) -> tuple[np.ndarray, np.ndarray]:
-        pairs = samplers.pair_batch(table, pairs=settings.pairs, seed=seed, step=t)
-        rows = np.concatenate([pairs.first, pairs.second])
-        return examples.images[rows], pairs.same.astype(np.int32)
+        """The first images of all pairs, then the second ones."""
+        drawn = samplers.pair_batch(table, pairs=settings.pairs, seed=seed, step=t)
+        rows = np.concatenate([drawn.first, drawn.second])
+        return examples.images[rows // copies], labels[rows]
+
+    return draw
+
+
+def _draw_groups(
+    settings: Settings,
+    examples: splits.Examples,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    table: samplers.GroupTable,
+    seed: int,
+) -> Callable[[int], Any]:
+    def draw(t: int) -> tuple[np.ndarray, ...]:
+        rows = np.concatenate(
+            [
+                samplers.grouped_pk_batch(
+                    table,
+                    classes=settings.batch_classes,
+                    examples=settings.batch_examples,
+                    seed=seed,
+                    step=t * settings.batch_groups + turn,
+                )
+                for turn in range(settings.batch_groups)
+            ]
+        )
+        images = examples.images[rows // settings.symmetries]
+        return images, labels[rows], groups[rows], rows.astype(np.int32)
 
     return draw
 
@@ -179,14 +257,14 @@ def measure(
     tested = part.tested
     groups = tested.extra[settings.groups] if settings.groups else None
     x = trained.embed(tested.images)
-    head = Partial(heads.weighted_l1_logits, params=trained.state.params["head"])
-    pairs = samplers.pair_batch(
+    head = trained_head(trained)
+    drawn = samplers.pair_batch(
         tested.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
     )
-    logits = np.asarray(head(x[pairs.first], x[pairs.second]))
-    curve = verification.roc(logits, pairs.same)
+    logits = np.asarray(head(x[drawn.first], x[drawn.second]))
+    curve = verification.roc(logits, drawn.same)
     found = {
-        "pairs told right": float(np.mean((logits > 0) == pairs.same)),
+        "pairs told right": float(np.mean((logits > 0) == drawn.same)),
         "pairs told right at the equal error rate": 1.0 - verification.eer(curve).rate,
     }
     classify = Partial(fewshot.pair_scorer, score=head)
@@ -197,3 +275,18 @@ def measure(
         if rates:
             return {**found, **rates}
     return found
+
+
+def trained_head(trained: run.Trained) -> heads.PairHead:
+    """The head that was trained, a function of two sets of embeddings.
+
+    Args:
+        trained: what this recipe trained.
+
+    Returns:
+        `(x [n, dim], y [n, dim]) -> logits [n]`.
+
+    Example:
+        >>> head = trained_head(trained)  # doctest: +SKIP
+    """
+    return Partial(heads.weighted_l1_logits, params=trained.state.params["head"])
