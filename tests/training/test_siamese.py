@@ -123,7 +123,9 @@ def test_nobody_who_drew_for_the_training_drew_for_the_test(omniglot):
     assert len(parts) == 2
     for part in parts:
         assert part.unseen is not None
-        assert part.watched is None
+        assert part.watched is part.seen is not None
+        assert sorted(set(part.seen.extra["drawer"].tolist())) == list(range(13, 17))
+        assert set(part.seen.labels.tolist()) == set(part.train.labels.tolist())
         assert sorted(set(part.train.extra["drawer"].tolist())) == list(range(1, 13))
         assert sorted(set(part.unseen.extra["drawer"].tolist())) == list(range(17, 21))
         assert {name[0] for name in part.trained_on} == {"A", "B"}

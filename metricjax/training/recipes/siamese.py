@@ -1,4 +1,4 @@
-r"""The siamese net of Koch et al.: are two images of the same class?
+"""The siamese net of Koch et al.: are two images of the same class?
 
 Command:
 
@@ -6,16 +6,8 @@ Command:
 
 A light form of the net and a weighted L1 distance of its embeddings, trained on pairs,
 half of the same class; tested on pairs and N-way one-shot tasks of classes never seen,
-each scored by that head. On Omniglot, pairs and tasks within alphabets:
-
-    python train.py --recipe siamese --data omniglot --image-size 28 --groups alphabet \
-        --test-classes 200 --splits 1 --steps 8000 --data-dir DIR
-
-The net, rates and schedules of the paper in full, for images of 105 pixels (the paper
-does not give the rates that its search found; those here are its range's middle):
-
-    python train.py --recipe siamese --data omniglot --groups alphabet --width 64 \
-        --dim 4096 --optimizer layerwise --test-classes 200 --splits 1 --data-dir DIR
+each scored by that head. Recipe omniglot-koch is this on Omniglot, and says how to
+train the paper's own net by its own rates.
 
 Measured on digits never seen, mean of 3 splits: Recall@1 0.980 (raw pixels 0.983),
 MAP@R 0.717 (raw pixels 0.482), EER 0.193 (raw pixels 0.342); pairs told right 0.716,
@@ -63,7 +55,7 @@ from metricjax.training import (
     step,
 )
 
-__all__ = ["Settings", "build", "measure", "trained_head"]
+__all__ = ["Settings", "build", "compared", "measure", "trained_head"]
 
 _TESTED_PAIRS = 10_000
 _WAYS = (20, 5, 3)
@@ -93,6 +85,10 @@ class Settings(settings.Settings):
     batch_examples: int = 4
     """Images of each class of a batch."""
 
+    head: Literal["paper", "distance"] = "paper"
+    """Start from random weights, as in the paper, or from a distance: the same negative
+    weight for every dimension, with which pairs are told apart from the beginning."""
+
     optimizer: Literal["adamw", "layerwise"] = "adamw"
     """AdamW, or the paper's rates by layer, with momentum that rises."""
 
@@ -121,6 +117,8 @@ def build(
     compare = _all_pairs if settings.batch_groups else _given_pairs
 
     def init_head(key: Array) -> dict[str, Any]:
+        if settings.head == "distance":
+            return {"head": _distance(settings.dim)}
         return {"head": heads.init_weighted_l1(key, settings.dim)}
 
     encoder_shapes = {"encoder": jax.eval_shape(model.init, jax.random.key(0))[0]}
@@ -152,6 +150,11 @@ def build(
         optimizer=_optimizer(settings, {**encoder_shapes, **head_shapes}),
         similarity=Partial(similarities.negative, distance=distances.manhattan),
     )
+
+
+def _distance(dim: int) -> heads.WeightedL1:
+    """Twice the mean difference speaks against a match; at 1 the two are even."""
+    return heads.WeightedL1(jnp.full(dim, -2.0 / dim), jnp.array(2.0))
 
 
 def _given_pairs(head: heads.PairHead, x: Array, labels: Array) -> reductions.Terms:
@@ -255,18 +258,14 @@ def measure(
         >>> found = measure(settings, part, trained, data_dir=None)  # doctest: +SKIP
     """
     tested = part.tested
-    groups = tested.extra[settings.groups] if settings.groups else None
-    x = trained.embed(tested.images)
-    head = trained_head(trained)
-    drawn = samplers.pair_batch(
-        tested.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
-    )
-    logits = np.asarray(head(x[drawn.first], x[drawn.second]))
-    curve = verification.roc(logits, drawn.same)
+    logits, same = compared(settings, tested, trained)
+    curve = verification.roc(logits, same)
     found = {
-        "pairs told right": float(np.mean((logits > 0) == drawn.same)),
+        "pairs told right": float(np.mean((logits > 0) == same)),
         "pairs told right at the equal error rate": 1.0 - verification.eer(curve).rate,
     }
+    x, head = trained.embed(tested.images), trained_head(trained)
+    groups = tested.extra[settings.groups] if settings.groups else None
     classify = Partial(fewshot.pair_scorer, score=head)
     for ways in _WAYS:
         rates = measures.few_shot(
@@ -275,6 +274,30 @@ def measure(
         if rates:
             return {**found, **rates}
     return found
+
+
+def compared(
+    settings: Settings, examples: splits.Examples, trained: run.Trained
+) -> tuple[np.ndarray, np.ndarray]:
+    """10,000 pairs of some images, half of the same class, as the trained head scores.
+
+    Args:
+        settings: the recipe's; pairs are of one group each if `groups` is set.
+        examples: the images.
+        trained: what this recipe trained.
+
+    Returns:
+        Logits `[pairs]`, and bool `[pairs]`, whether a pair is of one class.
+
+    Example:
+        >>> logits, same = compared(settings, part.unseen, trained)  # doctest: +SKIP
+    """
+    groups = examples.extra[settings.groups] if settings.groups else None
+    drawn = samplers.pair_batch(
+        examples.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
+    )
+    x, head = trained.embed(examples.images), trained_head(trained)
+    return np.asarray(head(x[drawn.first], x[drawn.second])), drawn.same
 
 
 def trained_head(trained: run.Trained) -> heads.PairHead:
