@@ -17,8 +17,14 @@ middle):
         --batch-groups 0 --head paper --symmetries 1 --elastic 0 --thickness 0 \
         --steps 40000
 
-Koch et al. publish 93.42 % of pairs told right, and 8.0 % error of one-shot tasks, both
-with 10 more alphabets to choose the net on.
+Koch et al. publish 93.42 % of pairs told right, and 8.0 % error of one-shot tasks, by a
+net that was trained and chosen on 40 alphabets and tested on the 10 others.
+
+Measured, mean and standard deviation of 3 runs of 410,000 images, one look at the
+evaluation set: pairs told right 90.2 ± 0.4 %, at the threshold that the training
+alphabets choose 90.5 ± 0.2 %; error of the official runs 11.7 ± 0.6 %; 20-way one-shot
+accuracy within all evaluation alphabets 0.744 ± 0.004 (about 3 minutes of one core a
+run).
 
 References:
     Koch, Zemel and Salakhutdinov, "Siamese Neural Networks for One-shot Image
