@@ -4,6 +4,8 @@ Most of these properties are tested in more depth beside what they are about; th
 the list, in one place.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,8 @@ from metricjax import (
     samplers,
 )
 from metricjax.metrics import fewshot, identification, retrieval
+from metricjax.training import optimizers, splits
+from metricjax.training.recipes import siamese
 from tests import compiled
 
 ANGLES = jnp.linspace(0.0, jnp.pi, 181)
@@ -68,6 +72,35 @@ def test_the_ends_of_the_cosine_have_finite_slopes(dtype):
     assert np.isfinite(np.float32(slopes)).all()
 
 
+def test_an_angle_that_the_margin_turns_beyond_pi_is_worse_still():
+    """`cos(t + m)` rises again beyond 180 degrees."""
+    target = margins.arcface(jnp.cos(ANGLES), margin=0.5)
+    assert (np.diff(target) < 1e-6).all()
+    assert (np.diff(np.cos(ANGLES + 0.5)) > 1e-3).any()
+
+
+def test_a_cosine_that_is_rounded_beyond_one_is_no_nan():
+    """Without a clamp the root of `1 - c^2` is NaN there."""
+    beyond = jnp.array([-1.0 - 1e-6, 1.0 + 1e-6])
+    value = margins.arcface(beyond, margin=0.5)
+    slopes = jax.grad(lambda c: jnp.sum(margins.arcface(c, margin=0.5)))(beyond)
+    assert np.isfinite(value).all()
+    assert np.isfinite(slopes).all()
+    assert float(value[1]) == pytest.approx(np.cos(0.5), abs=1e-2)
+
+
+def test_the_slope_of_a_masked_row_leaks_nothing():
+    """`where` around an arccosine hides its NaN from the value, not from the slope."""
+    rows = jnp.array([[1.0, 0.0], [0.0, 0.0], [0.6, 0.8]])
+    slopes = jax.grad(
+        lambda x: losses.arcface(
+            x, jnp.eye(2), jnp.zeros(3, jnp.int32), where=jnp.arange(3) == 2
+        )
+    )(rows)
+    assert np.isfinite(slopes).all()
+    assert not np.asarray(slopes)[:2].any()
+
+
 def test_a_margin_of_half_is_half_a_radian():
     """Some libraries take degrees, under the same name."""
     shifted = margins.arcface(jnp.cos(0.3), margin=0.5)
@@ -79,6 +112,47 @@ def test_the_easy_margin_is_on_only_when_asked_for():
     easy = margins.arcface(jnp.cos(2.0), margin=0.5, fallback=margins.easy)
     assert float(hard) == pytest.approx(np.cos(2.5), abs=1e-6)
     assert float(easy) == pytest.approx(np.cos(2.0), abs=1e-6)
+
+
+def test_class_weights_have_no_length_to_regularise(x):
+    """A penalty on their length moves no direction, only the rate of learning."""
+    classes = x[::2]
+    loss = functools.partial(losses.arcface, scale=8.0)
+    value, slopes = jax.value_and_grad(loss, argnums=1)(x, classes, LABELS)
+    longer = loss(x, 7.0 * classes, LABELS)
+    assert float(longer) == pytest.approx(float(value), rel=1e-5)
+    along = np.sum(np.asarray(classes) * np.asarray(slopes), axis=1)
+    np.testing.assert_allclose(along, 0.0, atol=1e-5)
+    assert np.abs(slopes).max() > 0.01
+    decay = optimizers.decayed({"encoder": {"kernel": x}, "head": classes})
+    assert decay == {"encoder": {"kernel": True}, "head": False}
+
+
+def test_smoothed_labels_move_the_optimum_with_the_scale_outside_of_the_target():
+    """Smoothing belongs to the targets of the scaled logits, not to the cosines."""
+    x, y = jnp.array([[0.8, 0.6]]), jnp.array([0])
+    found = losses.normface(x, jnp.eye(2), y, scale=16.0, label_smoothing=0.2)
+    logs = jax.nn.log_softmax(16.0 * x)[0]
+    expected = -(0.9 * logs[0] + 0.1 * logs[1])
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_labels_are_indices_and_no_table_of_ones_is_made():
+    """One-hot labels take as much memory as the logits, three times over."""
+    batch, classes, dim = 64, 20_000, 8
+    loss = jax.value_and_grad(functools.partial(losses.arcface, block_size=1_000))
+    shapes = [((batch, dim), "f4"), ((classes, dim), "f4"), ((batch,), "i4")]
+    arguments = [jax.ShapeDtypeStruct(shape, kind) for shape, kind in shapes]
+    memory = jax.jit(loss).lower(*arguments).compile().memory_analysis()
+    assert memory is not None
+    assert memory.temp_size_in_bytes < batch * classes * 4
+
+
+@pytest.mark.parametrize("name", ["triplet_semihard", "supcon"])
+def test_labels_are_never_floats_beside_the_embeddings(name, x):
+    """Labels that travel as a column of the embeddings are compared as floats."""
+    with pytest.raises(TypeError, match="integer"):
+        getattr(losses, name)(x, LABELS.astype(jnp.float32))
 
 
 def test_classes_are_in_the_order_of_numbers():
@@ -99,6 +173,16 @@ def test_centers_move_and_are_not_differentiated(x):
     np.testing.assert_allclose(moved, expected, rtol=1e-5)
     slopes = jax.grad(lambda x: memory.update_centers(centers, x, LABELS).sum())(x)
     assert not slopes.any()
+
+
+def test_only_the_center_of_its_own_class_costs_an_example(x):
+    """Clamped after masking, each other class adds 1e-12, and centers get slopes."""
+    value, slopes = jax.value_and_grad(losses.center, argnums=1)(x, x[::2], LABELS)
+    gaps = np.asarray(x) - np.asarray(x)[::2][np.asarray(LABELS)]
+    expected = 0.5 * np.mean(np.sum(gaps**2, axis=1))
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+    assert not slopes.any()
+    assert float(losses.center(x[::2], x[::2], LABELS[::2])) == 0.0
 
 
 def test_an_embedding_is_normalised_by_itself(x):
@@ -176,6 +260,24 @@ def test_a_pair_and_its_mirror_have_one_score(x):
     np.testing.assert_allclose(there, back, rtol=1e-5)
 
 
+def test_turned_pairs_are_turned_alike():
+    """With turned classes a pair of one class is turned by the same quarter turn.
+
+    Turned by whether it is of one class, a pair would tell so by its orientation.
+    """
+    settings = siamese.Settings(pairs=8, symmetries=4, width=2, dim=4)
+    labels = np.repeat(np.arange(3), 4).astype(np.int32)
+    examples = splits.Examples(np.zeros((12, 8, 8, 1), np.uint8), labels)
+    problem = siamese.build(settings, (8, 8, 1), 3)
+    turns = set()
+    for step in range(8):
+        _, classes, *_ = problem.batches(examples, 0)(step)
+        first, second = classes.reshape(2, -1)
+        assert (first == second).sum() == 4
+        turns |= set((first % 4).tolist())
+    assert turns == {0, 1, 2, 3}
+
+
 # --- duplicate questions --------------------------------------------------------------
 
 
@@ -235,6 +337,15 @@ def test_a_distance_of_zero_has_a_slope_of_zero():
 def test_no_squared_distance_is_negative(rng):
     x = jnp.asarray(1e3 + rng.normal(size=(50, 8)), jnp.float32)
     assert (distances.squared_euclidean(x) >= 0).all()
+
+
+def test_a_near_duplicate_keeps_its_distance_and_the_diagonal_is_zero(rng):
+    """Squares that are subtracted cancel: in float32 a diagonal of 1e-3 is left."""
+    x = jnp.asarray(30.0 + rng.normal(size=(5, 16)), jnp.float32)
+    near = x + jnp.float32(1e-3)
+    found = distances.euclidean(x, near, exact=True)
+    np.testing.assert_allclose(np.diag(found), 4e-3, rtol=0.02)
+    assert not np.diag(distances.euclidean(x, exact=True)).any()
 
 
 def test_the_hardest_positive_is_not_the_anchor_itself(x):

@@ -26,6 +26,7 @@ from metricjax.training.settings import Settings
 SCRIPT = pathlib.Path(train.__file__)
 SMALL = ["--width", "2", "--dim", "4"]
 FLAT = ["--encoder", "mlp", "--width", "1", "--dim", "4"]
+KOCH = ["--groups", "", "--batch-groups", "0", "--pairs", "8"]
 TINY = {
     "adaface": [*FLAT, "--batch", "16"],
     "arcface": [*SMALL, "--batch", "16"],
@@ -36,6 +37,7 @@ TINY = {
     "multi_similarity": [*FLAT, "--batch-classes", "4"],
     "normface": [*FLAT, "--batch", "16", "--elastic", "0.04", "--thickness", "0.5"],
     "omniglot": [*FLAT, "--data", "digits", "--test-classes", "3"],
+    "omniglot_koch": [*FLAT, *KOCH, "--data", "digits", "--test-classes", "3"],
     "omniglot_large": [*FLAT, "--data", "digits", "--test-classes", "3"],
     "proxy_anchor": [*FLAT, "--batch", "16"],
     "siamese": [*SMALL, "--pairs", "8"],
@@ -49,10 +51,17 @@ SETS = {
     "center": {"seen"},
     "normface": {"seen"},
     "omniglot": {"unseen"},
+    "omniglot_koch": {"unseen"},
     "omniglot_large": {"unseen"},
 }
 # How many measures beside those of all recipes.
-FURTHER = {"center": 4, "combined": 3, "normface": 4, "siamese": 3}
+FURTHER = {
+    "center": 4,
+    "combined": 3,
+    "normface": 4,
+    "omniglot_koch": 3,
+    "siamese": 3,
+}
 PICTURES = ["det", "distances", "embeddings", "retrievals", "roc", "task", "worst"]
 
 

@@ -1,5 +1,3 @@
-import os
-import pathlib
 import zipfile
 
 import jax.numpy as jnp
@@ -8,7 +6,6 @@ import pytest
 from jax.tree_util import Partial
 from PIL import Image
 
-from metricjax import similarities
 from metricjax.metrics import fewshot
 from tests.oracles import metrics as oracle
 
@@ -225,26 +222,3 @@ def test_wrong_input_is_refused(labels):
         fewshot.evaluate(np.ones((37, 2), int), drawn)
     with pytest.raises(TypeError, match="dtype bool"):
         fewshot.modified_hausdorff(np.ones((1, 3, 3)), np.ones((1, 3, 3), bool))
-
-
-DATA = os.environ.get("METRICJAX_DATA_DIR")
-
-
-@pytest.mark.skipif(DATA is None, reason="METRICJAX_DATA_DIR is not set")
-def test_official_runs_give_the_published_baselines():
-    path = pathlib.Path(DATA or "") / "omniglot" / "all_runs.zip"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    runs = fewshot.read_omniglot_runs(path)
-    assert runs.support.shape == (20, 20, 105, 105)
-    small = [
-        side.reshape(20, 20, 35, 3, 35, 3).mean((3, 5)).reshape(20, 20, -1)
-        for side in (runs.queries, runs.support)
-    ]
-    cosines = [similarities.cosine(q, s) for q, s in zip(*small, strict=True)]
-    error = fewshot.one_shot_error(np.stack(cosines), runs.answers).mean()
-    assert float(error) == pytest.approx(0.78, abs=1e-3)
-    pairs = zip(runs.queries, runs.support, strict=True)
-    scores = np.stack([-fewshot.modified_hausdorff(q, s) for q, s in pairs])
-    error = fewshot.one_shot_error(scores, runs.answers).mean()
-    assert float(error) == pytest.approx(0.3875, abs=1e-3)

@@ -108,6 +108,7 @@ def examples_of(people, *, stream):
 TINY = {
     "siamese": {"pairs": 8, "groups": "alphabet"},
     "omniglot": {"data": "digits", "batch": 9},
+    "omniglot_koch": {"data": "digits", "batch_classes": 3, "batch_examples": 3},
     "supcon": {"batch_classes": 5, "batch_examples": 6, "memory": 64},
     "arcface": {"batch": 50},
 }

@@ -28,7 +28,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -37,12 +36,13 @@ import numpy as np
 from jax import Array
 
 from metricjax import data, encoders, heads, numerics
-from metricjax.data import augment, dataset
+from metricjax.data import augment
 from metricjax.metrics import fewshot
 from metricjax.training import (
     evaluate,
     experiment,
     inputs,
+    official_runs,
     run,
     settings,
     splits,
@@ -300,14 +300,14 @@ def measure(
         f"{len(views)} views": functools.partial(several, params, model_state),
     }
     tasks = _tasks(part.unseen)
-    runs = None if settings.validation_alphabets else _official_runs(settings, data_dir)
+    runs = None if settings.validation_alphabets else official_runs.find(data_dir)
     found = {}
     for name, embed in embedders.items():
         right = fewshot.evaluate(embed(part.unseen.images), tasks).accuracy
         found[f"error of tasks within all alphabets, {name}"] = 1.0 - float(right)
         if runs is not None:
-            found[f"error of the 20 official runs, {name}"] = _run_error(
-                runs, embed, settings.image_size
+            found[f"error of the 20 official runs, {name}"] = official_runs.error(
+                runs, embed, size=settings.image_size
             )
     return found
 
@@ -333,33 +333,3 @@ def _views(settings: Settings) -> list[evaluate.View]:
         return jax.vmap(functools.partial(view, key))
 
     return [lambda images: images, *(mapped(i) for i in range(1, settings.views))]
-
-
-def _official_runs(
-    settings: Settings, data_dir: str | os.PathLike[str] | None
-) -> fewshot.OneShotRuns | None:
-    folder = data_dir or os.environ.get("METRICJAX_DATA_DIR")
-    for place in (Path(folder or ".") / "omniglot", Path(folder or ".")):
-        if (place / "all_runs.zip").is_file():
-            return fewshot.read_omniglot_runs(place / "all_runs.zip")
-    return None
-
-
-def _run_error(
-    runs: fewshot.OneShotRuns,
-    embed: Callable[[np.ndarray], np.ndarray],
-    size: int | None,
-) -> float:
-    """The error that papers report: each image answered on its own, mean of runs."""
-    parts = (runs.queries, runs.support)
-    rows = [numerics.l2_normalize(embed(_pixels(part, size))) for part in parts]
-    queries, support = (x.reshape(len(runs.answers), -1, x.shape[-1]) for x in rows)
-    scores = np.einsum("rqd,rsd->rqs", queries, support)
-    return float(np.mean(fewshot.one_shot_error(scores, runs.answers)))
-
-
-def _pixels(ink: np.ndarray, size: int | None) -> np.ndarray:
-    """Bool `[runs, n, height, width]` as the images of the data set."""
-    images = np.where(ink, 255, 0).astype(np.uint8)
-    images = images.reshape(-1, *images.shape[2:], 1)
-    return images if size is None else dataset.resized(images, (size, size))

@@ -1,4 +1,4 @@
-r"""The siamese net of Koch et al.: are two images of the same class?
+"""The siamese net of Koch et al.: are two images of the same class?
 
 Command:
 
@@ -6,16 +6,8 @@ Command:
 
 A light form of the net and a weighted L1 distance of its embeddings, trained on pairs,
 half of the same class; tested on pairs and N-way one-shot tasks of classes never seen,
-each scored by that head. On Omniglot, pairs and tasks within alphabets:
-
-    python train.py --recipe siamese --data omniglot --image-size 28 --groups alphabet \
-        --test-classes 200 --splits 1 --steps 8000 --data-dir DIR
-
-The net, rates and schedules of the paper in full, for images of 105 pixels (the paper
-does not give the rates that its search found; those here are its range's middle):
-
-    python train.py --recipe siamese --data omniglot --groups alphabet --width 64 \
-        --dim 4096 --optimizer layerwise --test-classes 200 --splits 1 --data-dir DIR
+each scored by that head. Recipe omniglot-koch is this on Omniglot, and says how to
+train the paper's own net by its own rates.
 
 Measured on digits never seen, mean of 3 splits: Recall@1 0.980 (raw pixels 0.983),
 MAP@R 0.717 (raw pixels 0.482), EER 0.193 (raw pixels 0.342); pairs told right 0.716,
@@ -40,7 +32,16 @@ import optax
 from jax import Array
 from jax.tree_util import Partial
 
-from metricjax import distances, encoders, heads, losses, samplers, similarities
+from metricjax import (
+    distances,
+    encoders,
+    heads,
+    losses,
+    pairs,
+    reductions,
+    samplers,
+    similarities,
+)
 from metricjax.metrics import fewshot, verification
 from metricjax.training import (
     experiment,
@@ -54,7 +55,7 @@ from metricjax.training import (
     step,
 )
 
-__all__ = ["Settings", "build", "measure"]
+__all__ = ["Settings", "build", "compared", "measure", "trained_head"]
 
 _TESTED_PAIRS = 10_000
 _WAYS = (20, 5, 3)
@@ -72,7 +73,21 @@ class Settings(settings.Settings):
     learning_rate: float = 1e-3
 
     pairs: int = 128
-    """Pairs of a batch."""
+    """Pairs of a batch, half of the same class."""
+
+    batch_groups: int = 0
+    """Train on all pairs within each of so many groups of a batch, in the place of
+    pairs that are drawn one by one, as in the paper."""
+
+    batch_classes: int = 8
+    """Classes of each group of a batch."""
+
+    batch_examples: int = 4
+    """Images of each class of a batch."""
+
+    head: Literal["paper", "distance"] = "paper"
+    """Start from random weights, as in the paper, or from a distance: the same negative
+    weight for every dimension, with which pairs are told apart from the beginning."""
 
     optimizer: Literal["adamw", "layerwise"] = "adamw"
     """AdamW, or the paper's rates by layer, with momentum that rises."""
@@ -82,17 +97,28 @@ class Settings(settings.Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        settings.check_positive(self, "pairs", "epoch_steps")
+        settings.check_positive(
+            self, "pairs", "epoch_steps", "batch_classes", "batch_examples"
+        )
+        if self.batch_groups < 0 or (self.batch_groups and not self.groups):
+            raise ValueError(
+                "Expected --groups, a column of the data, for --batch-groups of at "
+                f"least 1, got {self.batch_groups} and {self.groups!r}."
+            )
 
 
 def build(
     settings: Settings, image_shape: tuple[int, ...], classes: int
 ) -> experiment.Experiment:
     """The training problem; arguments as in `metricjax.training.recipes`."""
+    experiment.check_square(settings, image_shape)
     model = experiment.encoder(settings, image_shape)
     change = inputs.preparation(settings)
+    compare = _all_pairs if settings.batch_groups else _given_pairs
 
     def init_head(key: Array) -> dict[str, Any]:
+        if settings.head == "distance":
+            return {"head": _distance(settings.dim)}
         return {"head": heads.init_weighted_l1(key, settings.dim)}
 
     encoder_shapes = {"encoder": jax.eval_shape(model.init, jax.random.key(0))[0]}
@@ -101,18 +127,19 @@ def build(
     def loss_function(
         params: Any, model_state: Any, loss_state: Any, batch: Any, key: Array
     ) -> tuple[Array, step.Outputs]:
-        images, same = batch
+        images, labels, *others = batch
         change_key, encoder_key = jax.random.split(key)
-        # Both sides in one pass; each image is changed on its own.
-        images, _ = change(change_key, encoders.as_float(images), jnp.tile(same, 2))
+        # All in one pass; each image is changed on its own.
+        images, _ = change(change_key, encoders.as_float(images), labels)
         x, model_state = model.apply(
             params["encoder"], model_state, images, train=True, key=encoder_key
         )
-        first, second = jnp.split(x, 2)
         head = Partial(heads.weighted_l1_logits, params=params["head"])
-        terms = losses.siamese_pairs(first, second, same, head=head, reduction=None)
-        wrong = {"error": jnp.mean(terms.active)}
-        return jnp.mean(terms.total), step.Outputs(model_state, loss_state, wrong)
+        terms = compare(head, x, labels, *others)
+        count = jnp.maximum(jnp.sum(terms.count, axis=0), 1.0)
+        wrong = {"error": jnp.mean(jnp.sum(terms.active, axis=0) / count)}
+        loss = reductions.mean(terms)
+        return loss, step.Outputs(model_state, loss_state, wrong)
 
     return experiment.assemble(
         settings,
@@ -125,20 +152,74 @@ def build(
     )
 
 
+def _distance(dim: int) -> heads.WeightedL1:
+    """Twice the mean difference speaks against a match; at 1 the two are even."""
+    return heads.WeightedL1(jnp.full(dim, -2.0 / dim), jnp.array(2.0))
+
+
+def _given_pairs(head: heads.PairHead, x: Array, labels: Array) -> reductions.Terms:
+    first, second = jnp.split(x, 2)
+    same = jnp.equal(*jnp.split(labels, 2)).astype(jnp.int32)
+    return losses.siamese_pairs(first, second, same, head=head, reduction=None)
+
+
+def _all_pairs(
+    head: heads.PairHead, x: Array, labels: Array, groups: Array, ids: Array
+) -> reductions.Terms:
+    """Of one group; an image that was drawn twice is no pair."""
+    same = labels[:, None] == labels
+    other = (groups[:, None] == groups) & ~same
+    chosen = pairs.Pairs(same & (ids[:, None] != ids), other)
+    return losses.siamese(x, chosen, head=head, reduction=None)
+
+
 def _batches(
     settings: Settings, examples: splits.Examples, seed: int
 ) -> Callable[[int], Any]:
-    """Pairs, half of the same class; with groups, the others are of one group too."""
+    """Pairs, half of the same class, or groups; turned alike, if they are turned."""
+    copies = settings.symmetries
+    labels = inputs.multiplied(examples.labels, copies)
     if settings.groups:
-        groups = examples.extra[settings.groups]
-        table = samplers.group_table(examples.labels, groups)
+        groups = inputs.multiplied(examples.extra[settings.groups], copies)
+        least = settings.batch_examples if settings.batch_groups else 2
+        table = samplers.group_table(labels, groups, at_least=least)
+        if settings.batch_groups:
+            return _draw_groups(settings, examples, labels, groups, table, seed)
     else:
-        table = samplers.class_table(examples.labels)
+        table = samplers.class_table(labels)
 
     def draw(t: int) -> tuple[np.ndarray, np.ndarray]:
-        pairs = samplers.pair_batch(table, pairs=settings.pairs, seed=seed, step=t)
-        rows = np.concatenate([pairs.first, pairs.second])
-        return examples.images[rows], pairs.same.astype(np.int32)
+        """The first images of all pairs, then the second ones."""
+        drawn = samplers.pair_batch(table, pairs=settings.pairs, seed=seed, step=t)
+        rows = np.concatenate([drawn.first, drawn.second])
+        return examples.images[rows // copies], labels[rows]
+
+    return draw
+
+
+def _draw_groups(
+    settings: Settings,
+    examples: splits.Examples,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    table: samplers.GroupTable,
+    seed: int,
+) -> Callable[[int], Any]:
+    def draw(t: int) -> tuple[np.ndarray, ...]:
+        rows = np.concatenate(
+            [
+                samplers.grouped_pk_batch(
+                    table,
+                    classes=settings.batch_classes,
+                    examples=settings.batch_examples,
+                    seed=seed,
+                    step=t * settings.batch_groups + turn,
+                )
+                for turn in range(settings.batch_groups)
+            ]
+        )
+        images = examples.images[rows // settings.symmetries]
+        return images, labels[rows], groups[rows], rows.astype(np.int32)
 
     return draw
 
@@ -177,18 +258,14 @@ def measure(
         >>> found = measure(settings, part, trained, data_dir=None)  # doctest: +SKIP
     """
     tested = part.tested
-    groups = tested.extra[settings.groups] if settings.groups else None
-    x = trained.embed(tested.images)
-    head = Partial(heads.weighted_l1_logits, params=trained.state.params["head"])
-    pairs = samplers.pair_batch(
-        tested.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
-    )
-    logits = np.asarray(head(x[pairs.first], x[pairs.second]))
-    curve = verification.roc(logits, pairs.same)
+    logits, same = compared(settings, tested, trained)
+    curve = verification.roc(logits, same)
     found = {
-        "pairs told right": float(np.mean((logits > 0) == pairs.same)),
+        "pairs told right": float(np.mean((logits > 0) == same)),
         "pairs told right at the equal error rate": 1.0 - verification.eer(curve).rate,
     }
+    x, head = trained.embed(tested.images), trained_head(trained)
+    groups = tested.extra[settings.groups] if settings.groups else None
     classify = Partial(fewshot.pair_scorer, score=head)
     for ways in _WAYS:
         rates = measures.few_shot(
@@ -197,3 +274,42 @@ def measure(
         if rates:
             return {**found, **rates}
     return found
+
+
+def compared(
+    settings: Settings, examples: splits.Examples, trained: run.Trained
+) -> tuple[np.ndarray, np.ndarray]:
+    """10,000 pairs of some images, half of the same class, as the trained head scores.
+
+    Args:
+        settings: the recipe's; pairs are of one group each if `groups` is set.
+        examples: the images.
+        trained: what this recipe trained.
+
+    Returns:
+        Logits `[pairs]`, and bool `[pairs]`, whether a pair is of one class.
+
+    Example:
+        >>> logits, same = compared(settings, part.unseen, trained)  # doctest: +SKIP
+    """
+    groups = examples.extra[settings.groups] if settings.groups else None
+    drawn = samplers.pair_batch(
+        examples.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
+    )
+    x, head = trained.embed(examples.images), trained_head(trained)
+    return np.asarray(head(x[drawn.first], x[drawn.second])), drawn.same
+
+
+def trained_head(trained: run.Trained) -> heads.PairHead:
+    """The head that was trained, a function of two sets of embeddings.
+
+    Args:
+        trained: what this recipe trained.
+
+    Returns:
+        `(x [n, dim], y [n, dim]) -> logits [n]`.
+
+    Example:
+        >>> head = trained_head(trained)  # doctest: +SKIP
+    """
+    return Partial(heads.weighted_l1_logits, params=trained.state.params["head"])
