@@ -116,7 +116,7 @@ def test_the_easy_margin_is_on_only_when_asked_for():
 
 def test_class_weights_have_no_length_to_regularise(x):
     """A penalty on their length moves no direction, only the rate of learning."""
-    classes = x[::2]
+    classes = x[:3] + x[3:]
     loss = functools.partial(losses.arcface, scale=8.0)
     value, slopes = jax.value_and_grad(loss, argnums=1)(x, classes, LABELS)
     longer = loss(x, 7.0 * classes, LABELS)
