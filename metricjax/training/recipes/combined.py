@@ -11,6 +11,9 @@ set, 40 people, as an .npz file of arrays `images` and `labels`):
         --content photos --symmetries 1 --batch 64 --held-out 0 --test-classes 10 \
         --calibration-classes 5 --splits 5 --steps 200 --average-views 8
 
+Of this, mean and standard deviation of 5 splits: EER 6.8 ± 2.8 % (raw pixels 15.1 ±
+2.7), and one enrolled image of each person names 92.5 ± 2.4 % of the others.
+
 Measured on digits never seen, mean of 3 splits: Recall@1 0.989 (raw pixels 0.983),
 MAP@R 0.792 (raw pixels 0.482), EER 0.153 (raw pixels 0.342) (94 s in all, on two cores
 with other work beside it).
