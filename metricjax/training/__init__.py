@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         splits,
         state,
         step,
+        views,
     )
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "splits",
     "state",
     "step",
+    "views",
 ]
 
 

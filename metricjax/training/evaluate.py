@@ -1,12 +1,12 @@
 """Embed images in batches, and measure how well embeddings tell classes apart."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from metricjax import encoders, numerics, similarities
+from metricjax import encoders, similarities
 from metricjax.data import deferred
 from metricjax.metrics import retrieval, verification
 from metricjax.training import inputs
@@ -15,7 +15,6 @@ __all__ = ["METRICS", "embedder", "raw_pixels", "scores"]
 
 Embed = Callable[[Any, Any, np.ndarray], np.ndarray]
 Similarity = Callable[[Any, Any], jax.Array]
-View = Callable[[jax.Array], jax.Array]
 
 METRICS = {
     "recall_at_1": "Recall@1",
@@ -27,21 +26,15 @@ METRICS = {
 """Names of the measured values and how they are written in tables."""
 
 
-def embedder(
-    apply: encoders.Apply, *, batch: int = 256, views: Sequence[View] = ()
-) -> Embed:
+def embedder(apply: encoders.Apply, *, batch: int = 256) -> Embed:
     """Compile an encoder for the evaluation of any number of images.
 
     The last batch is padded, so that there is one program for all of them; images that
-    are not in memory are read while those before are encoded. With views,
-    the embedding of an image is the direction of the sum of unit embeddings
-    `f(x) / |f(x)|` over its views.
+    are not in memory are read while those before are encoded.
 
     Args:
         apply: the encoder, see `metricjax.encoders.functional`.
         batch: images encoded at once.
-        views: functions of floating images `[batch, ...]` in 0..1; the encoder sees
-            what they return.
 
     Returns:
         `(params, state, images) -> embeddings [n, dim]`, where the parameters are the
@@ -55,17 +48,9 @@ def embedder(
         (6, 4)
     """
 
+    @jax.jit
     def encode(params: Any, state: Any, images: jax.Array) -> jax.Array:
         return apply(params, state, images, train=False)[0]
-
-    def of_view(view: View) -> Callable[[Any, Any, jax.Array], jax.Array]:
-        def encode_view(params: Any, state: Any, images: jax.Array) -> jax.Array:
-            seen = view(encoders.as_float(images))
-            return numerics.l2_normalize(encode(params, state, seen))
-
-        return encode_view
-
-    programs = [jax.jit(of_view(view)) for view in views] or [jax.jit(encode)]
 
     def embed(params: Any, state: Any, images: np.ndarray) -> np.ndarray:
         def cut(number: int) -> np.ndarray:
@@ -78,8 +63,7 @@ def embedder(
             part = take(number)
             missing = [(0, batch - len(part))] + [(0, 0)] * (part.ndim - 1)
             padded = np.pad(part, missing)
-            found = sum(program(params, state, padded) for program in programs)
-            parts.append(np.asarray(found)[: len(part)])
+            parts.append(np.asarray(encode(params, state, padded))[: len(part)])
         return np.concatenate(parts)
 
     return embed

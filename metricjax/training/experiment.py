@@ -23,6 +23,7 @@ from metricjax.training import (
     parallel,
     state,
     step,
+    views,
 )
 from metricjax.training.evaluate import Similarity
 from metricjax.training.settings import BatchSettings, ClassSettings, Settings
@@ -163,7 +164,8 @@ def assemble(
         What `metricjax.training.run` trains.
 
     Raises:
-        ValueError: if what is to be frozen does not exist.
+        ValueError: if what is to be frozen does not exist, or views are to be averaged
+            of embeddings that are not compared by cosine.
 
     Example:
         >>> def loss_function(params, model_state, loss_state, batch, key):
@@ -181,6 +183,11 @@ def assemble(
         >>> int(after.step)
         1
     """
+    if settings.average_views > 1 and similarity is not similarities.cosine:
+        raise ValueError(
+            "Expected --average-views 1 where embeddings are not compared by cosine, "
+            f"got {settings.average_views}: their lengths would be lost."
+        )
 
     def init_params(key: Array) -> tuple[dict[str, Any], Any]:
         encoder_key, head_key = jax.random.split(key)
@@ -350,7 +357,7 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
 
     Args:
         settings: its `encoder`, `width`, `dim` and `input_size` are used, and what
-            it says of `content`, `compute`, `freeze` and `chunk`.
+            it says of `content`, `compute`, `freeze`, `chunk` and `average_views`.
         image_shape: `(height, width, channels)` of the data.
 
     Returns:
@@ -393,6 +400,9 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
         apply = finetune.frozen_encoder(apply, _frozen(settings))
     if settings.chunk is not None:
         apply = _encoding.in_chunks(apply, settings.chunk)
+    if settings.average_views > 1:
+        seen = views.of_content(settings.content, settings.average_views, size=size)
+        apply = views.averaged(apply, seen)
     return model._replace(apply=apply)
 
 

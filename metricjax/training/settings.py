@@ -78,6 +78,11 @@ class Settings:
     """For tuning: test on so many training groups instead of the test groups; on others
     in each split, and on none that another split tests, if there are enough."""
 
+    average_views: int = 1
+    """Embed each image in so many views and take the mean, in the test, the bundle and
+    its gallery: of characters and photos as they are and under small maps, of photos
+    their mirror images too. Takes so many times as long."""
+
     own_test: bool = True
     """Without test classes, test on the data set's own test images, if it has them."""
 
@@ -151,7 +156,7 @@ class Settings:
     def __post_init__(self):
         check_positive(
             self,
-            *("splits", "evaluated_images", "width", "dim"),
+            *("splits", "evaluated_images", "average_views", "width", "dim"),
             *("steps", "learning_rate", "evaluate_every", "accumulate"),
         )
         if self.steps % self.accumulate:
@@ -177,6 +182,11 @@ class Settings:
             raise ValueError(
                 f"Expected --symmetries 1 for {self.content}, got {self.symmetries}; "
                 "only characters become new classes when they are turned."
+            )
+        if self.average_views > 1 and self.content not in ("characters", "photos"):
+            raise ValueError(
+                f"Expected --average-views 1 for {self.content}, got "
+                f"{self.average_views}; only characters and photos have further views."
             )
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"Expected a seed in [0, 2**32), got {self.seed}.")

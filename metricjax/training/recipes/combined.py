@@ -8,8 +8,11 @@ Faces of people never seen, with a threshold calibrated on others (images of the
 set, 40 people, as an .npz file of arrays `images` and `labels`):
 
     python train.py --recipe combined --data npz:FACES.npz --image-size 64 \
-        --content photos --symmetries 1 --test-classes 10 --calibration-classes 5 \
-        --splits 5
+        --content photos --symmetries 1 --batch 64 --held-out 0 --test-classes 10 \
+        --calibration-classes 5 --splits 5 --steps 200 --average-views 8
+
+Of this, mean and standard deviation of 5 splits: EER 6.8 ± 2.8 % (raw pixels 15.1 ±
+2.7), and one enrolled image of each person names 92.5 ± 2.4 % of the others.
 
 Measured on digits never seen, mean of 3 splits: Recall@1 0.989 (raw pixels 0.983),
 MAP@R 0.792 (raw pixels 0.482), EER 0.153 (raw pixels 0.342) (94 s in all, on two cores

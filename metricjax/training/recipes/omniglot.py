@@ -36,7 +36,6 @@ import numpy as np
 from jax import Array
 
 from metricjax import data, encoders, heads, numerics
-from metricjax.data import augment
 from metricjax.metrics import fewshot
 from metricjax.training import (
     evaluate,
@@ -47,12 +46,15 @@ from metricjax.training import (
     settings,
     splits,
     step,
+    views,
 )
 
 __all__ = ["Settings", "build", "divide", "measure"]
 
 _PARTS = {"all": "train", "small1": "small1", "small2": "small2"}
 _WAYS = 20
+# Images whose views are encoded at once.
+_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +95,8 @@ class Settings(settings.BatchSettings):
     """Weight of the softmax within the alphabet of each image."""
 
     views: int = 15
-    """Views of an image that are averaged in the second of the two figures."""
+    """Views of an image that are averaged in the second of the two figures, each in
+    `--average-views` of its own."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -292,12 +295,13 @@ def measure(
     """
     if part.unseen is None or "drawer" not in part.unseen.extra:
         return {}
-    views = _views(settings)
     params, model_state = trained.state.params["encoder"], trained.state.model_state
-    several = evaluate.embedder(trained.apply, views=views)
+    seen = views.of_content("characters", settings.views, size=settings.input_size)
+    several = evaluate.embedder(views.averaged(trained.apply, seen), batch=_BATCH)
+    few, many = settings.average_views, settings.average_views * settings.views
     embedders = {
-        "1 view": trained.embed,
-        f"{len(views)} views": functools.partial(several, params, model_state),
+        "1 view" if few == 1 else f"{few} views": trained.embed,
+        f"{many} views": functools.partial(several, params, model_state),
     }
     tasks = _tasks(part.unseen)
     runs = None if settings.validation_alphabets else official_runs.find(data_dir)
@@ -317,19 +321,3 @@ def _tasks(unseen: splits.Examples) -> fewshot.Episodes:
     return fewshot.context_episodes(
         unseen.labels, extra["drawer"], groups=extra["alphabet"], ways=_WAYS, seed=0
     )
-
-
-def _views(settings: Settings) -> list[evaluate.View]:
-    """The image as it is, and small maps of it, the same for all images."""
-
-    def view(key: Array, image: Array) -> Array:
-        size = settings.input_size
-        ranges = {"rotation": 0.14, "scale": 0.12, "shear": 0.15, "shift": 0.035}
-        return augment.affine(key, image[None], size=size, **ranges)[0]
-
-    def mapped(index: int) -> evaluate.View:
-        # One key for all images, so that all are mapped alike.
-        key = jax.random.key(index)
-        return jax.vmap(functools.partial(view, key))
-
-    return [lambda images: images, *(mapped(i) for i in range(1, settings.views))]
