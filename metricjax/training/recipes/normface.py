@@ -6,14 +6,13 @@ Command:
 
 All classes are trained on, and images that were held out are tested: by the nearest
 class mean, by their nearest neighbours, and by the open-set accuracy. On the circle,
-the directions of ten classes are at best 36 degrees apart. On all of MNIST, with its
-own test images:
+the directions of ten classes are at best 36 degrees apart. The scale grows from nothing
+during most of the steps, so that classes find their place before they part: on images
+held out of the training images, the accuracy by nearest class mean was 0.87 with it and
+0.73 without, at a rate of 0.003 (2 and 3 runs). On all of MNIST, with its own test
+images:
 
     python train.py --recipe normface --data mnist --steps 4000 --width 16
-
-Measured on held-out digits, mean of 3 runs: accuracy by nearest class mean 0.692,
-accuracy by 5 nearest neighbours 0.672, open-set accuracy 0.676, open-set accuracy,
-leaving one out 0.674 (54 s in all, on two cores with other work beside it).
 
 References:
     Wang et al., "NormFace: L2 Hypersphere Embedding for Face Verification", ACM MM
@@ -40,6 +39,10 @@ class Settings(settings.ClassSettings):
     augmentation: float = 0.5
     dim: int = 2
     evaluated_images: int = 10_000
+    learning_rate: float = 1e-2
+
+    warm_up: float = 0.7
+    """Share of the steps over which the scale grows from nothing."""
 
 
 def build(
@@ -54,7 +57,7 @@ def build(
             x,
             class_weights,
             labels,
-            scale=settings.scale,
+            scale=share * settings.scale,
             reduction=None,
             **options,
         )
