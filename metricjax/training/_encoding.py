@@ -1,4 +1,4 @@
-"""Encoders of a kind: of counts, a part of the batch at a time, and Koch's net."""
+"""The encoders that settings name, and what is put around them."""
 
 from typing import Any
 
@@ -8,6 +8,29 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from metricjax import encoders, numerics, transforms
+from metricjax.training.settings import Settings
+
+
+def named(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferred:
+    """The net itself, of images of the size that it sees."""
+    width, dim = settings.width, settings.dim
+    builders = {
+        "resnet": lambda rngs: encoders.ResNet(
+            image_shape=image_shape,
+            width=width,
+            dim=dim,
+            pool_time=settings.content == "spectrograms",
+            rngs=rngs,
+        ),
+        "convnet": lambda rngs: encoders.ConvNet(
+            image_shape=image_shape, width=width, dim=dim, rngs=rngs
+        ),
+        "mlp": lambda rngs: encoders.MLP(
+            image_shape=image_shape, hidden=(16 * width,) * 2, dim=dim, rngs=rngs
+        ),
+        "koch": lambda rngs: _koch(image_shape, width, dim, rngs),
+    }
+    return encoders.deferred(builders[settings.encoder])
 
 
 def of_counts(apply: encoders.Apply) -> encoders.Apply:
@@ -46,7 +69,7 @@ def in_chunks(apply: encoders.Apply, chunk: int) -> encoders.Apply:
     return chunked
 
 
-def koch(
+def _koch(
     image_shape: tuple[int, ...], width: int, dim: int, rngs: nnx.Rngs
 ) -> encoders.Koch:
     """The paper's net for the paper's images, its light form for smaller ones."""

@@ -369,26 +369,10 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
         >>> sorted(jax.eval_shape(chosen.init, jax.random.key(0))[0])
         ['embedding', 'hidden']
     """
-    width, dim, size = settings.width, settings.dim, settings.input_size
+    size = settings.input_size
     if size is not None:
         image_shape = (size, size, image_shape[2])
-    builders = {
-        "resnet": lambda rngs: encoders.ResNet(
-            image_shape=image_shape,
-            width=width,
-            dim=dim,
-            pool_time=settings.content == "spectrograms",
-            rngs=rngs,
-        ),
-        "convnet": lambda rngs: encoders.ConvNet(
-            image_shape=image_shape, width=width, dim=dim, rngs=rngs
-        ),
-        "mlp": lambda rngs: encoders.MLP(
-            image_shape=image_shape, hidden=(16 * width,) * 2, dim=dim, rngs=rngs
-        ),
-        "koch": lambda rngs: _encoding.koch(image_shape, width, dim, rngs),
-    }
-    model = encoders.deferred(builders[settings.encoder])
+    model = _encoding.named(settings, image_shape)
     apply = model.apply
     if settings.compute != "float32":
         apply = transforms.compute_in(apply, settings.compute)

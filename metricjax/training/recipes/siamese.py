@@ -296,7 +296,7 @@ def compared(
     drawn = samplers.pair_batch(
         examples.labels, pairs=_TESTED_PAIRS, seed=0, step=0, groups=groups
     )
-    x, head = trained.embed(examples.images), trained_head(trained)
+    x, head = jnp.asarray(trained.embed(examples.images)), trained_head(trained)
     return np.asarray(head(x[drawn.first], x[drawn.second])), drawn.same
 
 
