@@ -41,7 +41,8 @@ def losses_that(condition):
 # it goes through the engine, once for each loss.
 every_variant = losses_that(lambda row: True)
 every_loss = losses_that(is_first)
-sharded_losses = losses_that(lambda row: is_first(row) and row.sharded)
+SHARDED = [row for row in LOSSES if is_first(row) and row.sharded]
+sharded_losses = losses_that(lambda row: row in SHARDED)
 pair_losses = losses_that(lambda row: is_first(row) and row.refs)
 lean_losses = losses_that(lambda row: is_first(row) and row.linear_memory)
 
@@ -286,12 +287,12 @@ def test_float16_inputs_give_a_float32_loss(row: Row):
 def sharded(row: Row, function, out_specs):
     """A function of (inputs, labels) on four devices, each with a part of the batch."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-    specs = (_specs(row), PartitionSpec("data"))
-    shard = jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=out_specs)
+    in_specs = (specs(row), PartitionSpec("data"))
+    shard = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
     return jax.jit(shard)
 
 
-def _specs(row: Row):
+def specs(row: Row):
     split = per_example(row)
     return {name: PartitionSpec(*["data"] * (name in split)) for name in row.inputs}
 
@@ -299,8 +300,34 @@ def _specs(row: Row):
 @sharded_losses
 def test_sharded_batch_gives_the_same_loss_and_gradient(row: Row):
     inside = jax.value_and_grad(on_inputs(row, axis_name="data"))
-    run = sharded(row, inside, (PartitionSpec(), _specs(row)))
+    run = sharded(row, inside, (PartitionSpec(), specs(row)))
     assert_same(row, *run(single(row), LABELS))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("devices", [2, 8])
+@sharded_losses
+def test_so_do_two_devices_and_eight_the_last_of_which_has_padding_alone(row, devices):
+    size = -(-BATCH // devices) * devices
+    inputs, names = single(row), per_example(row)
+    filler = {name: np.full((size - BATCH, *inputs[name].shape[1:]), 7) for name in names}
+    filled = {name: jnp.concatenate([inputs[name], filler[name]]) for name in names}
+    labels = np.concatenate([LABELS, np.zeros(size - BATCH, np.int32)])
+
+    def inside(inputs, labels, where):
+        loss = on_inputs(row, axis_name="data", where=where)
+        return jax.value_and_grad(loss)(inputs, labels)
+
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,))
+    data = PartitionSpec("data")
+    run = jax.shard_map(
+        inside,
+        mesh=mesh,
+        in_specs=(specs(row), data, data),
+        out_specs=(PartitionSpec(), specs(row)),
+    )
+    value, slopes = jax.jit(run)(inputs | filled, labels, np.arange(size) < BATCH)
+    assert_same(row, value, slopes | {name: slopes[name][:BATCH] for name in names})
 
 
 @sharded_losses
@@ -319,15 +346,15 @@ def test_batch_and_classes_sharded_give_the_same_loss_and_gradient(row: Row):
     kinds = (AxisType.Auto,) * 2
     mesh = jax.make_mesh((4, 2), ("data", "classes"), axis_types=kinds)
     classes = {"class_weights", "proxies"} & row.inputs.keys()
-    specs = _specs(row) | {name: PartitionSpec("classes") for name in classes}
+    layout = specs(row) | {name: PartitionSpec("classes") for name in classes}
     inside = jax.value_and_grad(
         on_inputs(row, axis_name="data", class_axis="classes", block_size=1)
     )
     run = jax.shard_map(
         inside,
         mesh=mesh,
-        in_specs=(specs, PartitionSpec("data")),
-        out_specs=(PartitionSpec(), specs),
+        in_specs=(layout, PartitionSpec("data")),
+        out_specs=(PartitionSpec(), layout),
     )
     assert_same(row, *jax.jit(run)(single(row), LABELS))
 

@@ -26,6 +26,8 @@ from metricjax.training import (
     recipes,
     settings,
 )
+from tests import test_conformance as table
+from tests.conformance import processes as every_loss
 from tests.losses import processes as parts
 from tests.training import worker
 
@@ -241,16 +243,21 @@ def test_processes_that_do_not_meet_are_told():
     assert f"Expected 2 processes to meet at {address} within 2 s" in errors
 
 
-def test_losses_and_gradients_are_those_of_one_process():
+def said_by_two(module):
+    """What two processes of a module, with two devices each, print as JSON."""
     address = f"127.0.0.1:{free_port()}"
     flags = os.environ["XLA_FLAGS"].replace("count=8", "count=2")
-    command = ["-m", parts.__name__, address]
+    command = ["-m", module.__name__, address]
     ends = finish([launch([*command, i], {"XLA_FLAGS": flags}) for i in "01"])
     assert [code for code, *_ in ends] == [0, 0], ends
     for _, printed, _ in ends:
         # The library that connects them prints too.
-        (line,) = [line for line in printed.splitlines() if line.startswith("{")]
-        said = json.loads(line)
+        lines = [line for line in printed.splitlines() if line.startswith("{")]
+        yield [json.loads(line) for line in lines]
+
+
+def test_losses_and_gradients_are_those_of_one_process():
+    for (said,) in said_by_two(parts):
         assert said["devices"] == 4
         for name, (loss, _) in parts.FORMS.items():
             value, slopes = parts.gradients(loss)(*parts.arguments())
@@ -258,6 +265,16 @@ def test_losses_and_gradients_are_those_of_one_process():
             assert found == pytest.approx(float(value), rel=1e-5)
             np.testing.assert_allclose(of_x, slopes[0], atol=1e-5)
             np.testing.assert_allclose(of_w, slopes[1], atol=1e-5)
+
+
+@pytest.mark.full
+def test_every_loss_of_the_table_is_that_of_one_process():
+    for lines in said_by_two(every_loss):
+        said = {name: found for line in lines for name, found in line.items()}
+        assert said.pop("devices") == 4
+        assert said.keys() == {row.name for row in table.SHARDED}
+        for row in table.SHARDED:
+            table.assert_same(row, *said[row.name])
 
 
 @pytest.mark.parametrize(
