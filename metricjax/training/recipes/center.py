@@ -14,9 +14,9 @@ that were held out are tested. On all of MNIST, with its own test images:
 
     python train.py --recipe center --data mnist --steps 4000 --width 16
 
-Measured on images held out of the training images, mean of 2 runs: accuracy by nearest
-class mean 0.971, accuracy by 5 nearest neighbours 0.974 (51,200 images a run, about
-3,000 a second on one core).
+Measured on held-out digits, mean of 3 runs: accuracy by nearest class mean 0.964,
+accuracy by 5 nearest neighbours 0.968, open-set accuracy 0.969, open-set accuracy,
+leaving one out 0.969 (51,200 images a run, about 3,000 a second on one core).
 
 References:
     Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition",
