@@ -310,8 +310,10 @@ def test_sharded_batch_gives_the_same_loss_and_gradient(row: Row):
 def test_so_do_two_devices_and_eight_the_last_of_which_has_padding_alone(row, devices):
     size = -(-BATCH // devices) * devices
     inputs, names = single(row), per_example(row)
-    filler = {name: np.full((size - BATCH, *inputs[name].shape[1:]), 7) for name in names}
-    filled = {name: jnp.concatenate([inputs[name], filler[name]]) for name in names}
+
+    def filled(x):
+        return jnp.concatenate([x, jnp.full((size - BATCH, *x.shape[1:]), 7.0)])
+
     labels = np.concatenate([LABELS, np.zeros(size - BATCH, np.int32)])
 
     def inside(inputs, labels, where):
@@ -326,7 +328,8 @@ def test_so_do_two_devices_and_eight_the_last_of_which_has_padding_alone(row, de
         in_specs=(specs(row), data, data),
         out_specs=(PartitionSpec(), specs(row)),
     )
-    value, slopes = jax.jit(run)(inputs | filled, labels, np.arange(size) < BATCH)
+    inputs |= {name: filled(inputs[name]) for name in names}
+    value, slopes = jax.jit(run)(inputs, labels, np.arange(size) < BATCH)
     assert_same(row, value, slopes | {name: slopes[name][:BATCH] for name in names})
 
 
