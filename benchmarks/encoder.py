@@ -139,8 +139,10 @@ def _torch(batch: int) -> Call:
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
-        first = kernels["conv1"].grad.permute(2, 3, 1, 0)
-        return value, embeddings, first, kernels["classes"].grad
+        gradients = {name: kernel.grad for name, kernel in kernels.items()}
+        assert gradients["conv1"] is not None, "it was trained"
+        first = gradients["conv1"].permute(2, 3, 1, 0)
+        return value, embeddings, first, gradients["classes"]
 
     return call
 

@@ -275,7 +275,8 @@ def record(case: Case, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         held.data = (flat.T if turned else flat).clone()
     value = case.call(loss, x)
     value.backward()
-    found = {name: leaf.grad.numpy() for name, leaf in leaves.items()}
+    grads = {name: leaf.grad for name, leaf in leaves.items()}
+    found = {name: grad.numpy() for name, grad in grads.items() if grad is not None}
     if case.own and held is not None:
         grad = held.grad.T if turned else held.grad
         found[case.own[1]] = grad.numpy().reshape(arrays[case.own[1]].shape)

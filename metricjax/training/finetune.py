@@ -15,6 +15,10 @@ its last layer alone trained on 20 images each of 7 digits, tested on the other 
     python train.py --width 8 --dim 128 --steps 200 --held-out 0.95 \
         --init-from backbone --freeze "*" "!embedding*" --out tuned
 
+Measured on digits never seen, mean of 3 splits, 200 steps each: MAP@R 0.726 so, with
+the other layers as they were to the bit; 0.789 where all layers are trained from there,
+0.743 where they start at random (raw pixels 0.482).
+
 Patterns name parameters by their paths, as `encoders.summary` lists them, below the
 part that they are trained in ("encoder", "head"). A star stands for any letters,
 slashes too; a path's beginning names all that is below it; a pattern that begins with

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,8 @@ def test_nobody_who_drew_for_the_training_drew_for_the_test(omniglot):
     assert len(parts) == 2
     for part in parts:
         assert part.unseen is not None
-        assert part.watched is part.seen is not None
+        assert part.seen is not None
+        assert part.watched is part.seen
         assert sorted(set(part.seen.extra["drawer"].tolist())) == list(range(13, 17))
         assert set(part.seen.labels.tolist()) == set(part.train.labels.tolist())
         assert sorted(set(part.train.extra["drawer"].tolist())) == list(range(1, 13))
@@ -178,7 +180,8 @@ def test_official_runs_are_scored_by_the_trained_head(omniglot, rng, monkeypatch
 
     for weight, error in ((-1.0, 0.0), (1.0, 1.0)):
         head = heads.WeightedL1(jnp.array([weight]), jnp.array(0.0))
-        state = State(0, {"head": head}, {}, (), {}, jax.random.key(0))
-        trained = run.Trained(state, lambda *_, **__: None, embed)
+        unused: Any = None
+        state = State(unused, {"head": head}, {}, (), {}, jax.random.key(0))
+        trained = run.Trained(state, unused, embed)
         found = omniglot_koch.measure(settings, part, trained, data_dir=omniglot)
         assert found["error of the 20 official runs"] == error
