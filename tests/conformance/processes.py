@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from metricjax.training import processes
 from tests import test_conformance as table
+from tests import test_conformance_devices as sharded
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
             return jax.make_array_from_callback(x.shape, where, x.__getitem__)
 
         for row in table.SHARDED:
-            specs = table.specs(row)
+            specs = sharded.specs(row)
             inputs = {n: placed(x, specs[n]) for n, x in table.single(row).items()}
             data = PartitionSpec("data")
             run = jax.shard_map(
