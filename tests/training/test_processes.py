@@ -26,8 +26,6 @@ from metricjax.training import (
     recipes,
     settings,
 )
-from tests import test_conformance as table
-from tests.conformance import processes as every_loss
 from tests.losses import processes as parts
 from tests.training import worker
 
@@ -265,16 +263,6 @@ def test_losses_and_gradients_are_those_of_one_process():
             assert found == pytest.approx(float(value), rel=1e-5)
             np.testing.assert_allclose(of_x, slopes[0], atol=1e-5)
             np.testing.assert_allclose(of_w, slopes[1], atol=1e-5)
-
-
-@pytest.mark.full
-def test_every_loss_of_the_table_is_that_of_one_process():
-    for lines in said_by_two(every_loss):
-        said = {name: found for line in lines for name, found in line.items()}
-        assert said.pop("devices") == 4
-        assert said.keys() == {row.name for row in table.SHARDED}
-        for row in table.SHARDED:
-            table.assert_same(row, *said[row.name])
 
 
 @pytest.mark.parametrize(
