@@ -239,7 +239,7 @@ def _sum_terms_jvp(plan: Plan, primals: Any, tangents: Any) -> tuple[Terms, Term
         for dot in dots
     )
     dots, wanted = _together(plan.mirror, dots, wanted)
-    terms, gradients = _value_and_gradients(plan, wanted, leaves)
+    terms, gradients = _opaque(plan, wanted, leaves)
     # One number for each part of the loss: <its gradient, tangent>.
     inner = [_inner(gradient, pick(dots, wanted)) for gradient in gradients]
     total = jnp.reshape(jnp.stack(inner), terms.total.shape).astype(terms.total.dtype)
@@ -268,6 +268,26 @@ def _inner(gradient: Leaves, dots: Leaves) -> Array:
 @functools.partial(jax.jit, static_argnums=0)
 def _value(plan: Plan, leaves: Leaves) -> Terms:
     return _either(_sums, plan, leaves)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _opaque(
+    plan: Plan, wanted: tuple[bool, ...], leaves: Leaves
+) -> tuple[Terms, list[Leaves]]:
+    """The same as `_value_and_gradients`, whole to who takes the function apart.
+
+    While `jax.grad` linearizes, partial evaluation would look into the loop, and make
+    an array of each constant in it, as large as a block, before the loop.
+    """
+    return _value_and_gradients(plan, wanted, leaves)
+
+
+@_opaque.defjvp
+def _opaque_jvp(
+    plan: Plan, wanted: tuple[bool, ...], primals: Any, tangents: Any
+) -> tuple[Any, Any]:
+    function = functools.partial(_value_and_gradients, plan, wanted)
+    return jax.jvp(function, primals, tangents)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

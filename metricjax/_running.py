@@ -44,8 +44,7 @@ def exponentials(
     lowest = jnp.finfo(x.dtype).min
     peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, lowest))
     # Masked before the exponential: exp of a discarded entry may overflow.
-    x = jnp.where(where, x - peak[:, None], 0.0)
-    weights = jnp.where(where, jnp.exp(x), 0.0)
+    weights = jnp.exp(jnp.where(where, x - peak[:, None], -jnp.inf))
     moments = tuple(jnp.sum(weights * value, axis=1) for value in values)
     return Exponentials(peak, jnp.sum(weights, axis=1), moments)
 
