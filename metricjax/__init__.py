@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         similarities,
         training,
         transforms,
+        whitening,
     )
 
 __version__ = _version("metricjax")
@@ -64,6 +65,7 @@ __all__ = [
     "similarities",
     "training",
     "transforms",
+    "whitening",
 ]
 
 

@@ -24,6 +24,7 @@ PURE = [
     "samplers",
     "similarities",
     "transforms",
+    "whitening",
 ]
 
 

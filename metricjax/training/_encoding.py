@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from metricjax import encoders, numerics, transforms
+from metricjax.data import augment
 from metricjax.training.settings import Settings
 
 
@@ -31,6 +32,25 @@ def named(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferred
         "koch": lambda rngs: _koch(image_shape, width, dim, rngs),
     }
     return encoders.deferred(builders[settings.encoder])
+
+
+def resampling(apply: encoders.Apply, size: int) -> encoders.Apply:
+    """An encoder that brings images of any other size to the one that it needs."""
+
+    def resampled(
+        params: Any,
+        state: Any,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Any]:
+        images = encoders.as_float(images)
+        if images.shape[1:3] != (size, size):
+            images = augment.resize(images, size)
+        return apply(params, state, images, train=train, key=key)
+
+    return resampled
 
 
 def of_counts(apply: encoders.Apply) -> encoders.Apply:

@@ -10,13 +10,12 @@ import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
 from metricjax import encoders, heads, similarities, transforms
-from metricjax.data import augment
 from metricjax.reductions import Terms, mean
 from metricjax.training import (
     _encoding,
+    _whitening,
     finetune,
     inputs,
     optimizers,
@@ -35,7 +34,6 @@ __all__ = [
     "class_weights",
     "classifier",
     "encoder",
-    "resampling",
     "supervised",
 ]
 
@@ -165,7 +163,7 @@ def assemble(
 
     Raises:
         ValueError: if what is to be frozen does not exist, or views are to be averaged
-            of embeddings that are not compared by cosine.
+            or whitened of embeddings that are not compared by cosine.
 
     Example:
         >>> def loss_function(params, model_state, loss_state, batch, key):
@@ -183,11 +181,8 @@ def assemble(
         >>> int(after.step)
         1
     """
-    if settings.average_views > 1 and similarity is not similarities.cosine:
-        raise ValueError(
-            "Expected --average-views 1 where embeddings are not compared by cosine, "
-            f"got {settings.average_views}: their lengths would be lost."
-        )
+    if similarity is not similarities.cosine:
+        _check_plain(settings)
 
     def init_params(key: Array) -> tuple[dict[str, Any], Any]:
         encoder_key, head_key = jax.random.split(key)
@@ -218,6 +213,20 @@ def assemble(
     update = step.make_step(loss_function, rule)
     batches = inputs.streamed(batches, steps=settings.steps)
     return Experiment(init, update, batches, model.apply, similarity)
+
+
+def _check_plain(settings: Settings) -> None:
+    """Raise if embeddings are changed in a way that cosines alone are made for."""
+    if settings.average_views > 1:
+        raise ValueError(
+            "Expected --average-views 1 where embeddings are not compared by cosine, "
+            f"got {settings.average_views}: their lengths would be lost."
+        )
+    if settings.whiten is not None:
+        raise ValueError(
+            "Expected no --whiten where embeddings are not compared by cosine, got "
+            f"{settings.whiten}; leave it out."
+        )
 
 
 def _frozen(settings: Settings) -> list[str]:
@@ -357,7 +366,8 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
 
     Args:
         settings: its `encoder`, `width`, `dim` and `input_size` are used, and what
-            it says of `content`, `compute`, `freeze`, `chunk` and `average_views`.
+            it says of `content`, `compute`, `freeze`, `chunk`, `average_views` and
+            `whiten`.
         image_shape: `(height, width, channels)` of the data.
 
     Returns:
@@ -377,7 +387,7 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     if settings.compute != "float32":
         apply = transforms.compute_in(apply, settings.compute)
     if size is not None:
-        apply = resampling(apply, size)
+        apply = _encoding.resampling(apply, size)
     if settings.content == "vectors":
         apply = _encoding.of_counts(apply)
     if settings.freeze:
@@ -387,41 +397,8 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     if settings.average_views > 1:
         seen = views.of_content(settings.content, settings.average_views, size=size)
         apply = views.averaged(apply, seen)
-    return model._replace(apply=apply)
-
-
-def resampling(apply: encoders.Apply, size: int) -> encoders.Apply:
-    """An encoder that brings images of any other size to the one that it needs.
-
-    Args:
-        apply: the encoder, of square images.
-        size: the side of its input.
-
-    Returns:
-        The same function of images of any size.
-
-    Example:
-        >>> def apply(params, state, images, *, train, key=None):
-        ...     return images.reshape(len(images), -1), state
-        >>> small = resampling(apply, 4)
-        >>> small({}, {}, jax.numpy.ones((2, 8, 8, 1)), train=False)[0].shape
-        (2, 16)
-    """
-
-    def resampled(
-        params: Any,
-        state: Any,
-        images: ArrayLike,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[Array, Any]:
-        images = encoders.as_float(images)
-        if images.shape[1:3] != (size, size):
-            images = augment.resize(images, size)
-        return apply(params, state, images, train=train, key=key)
-
-    return resampled
+    model = model._replace(apply=apply)
+    return model if settings.whiten is None else _whitening.added(model, settings.dim)
 
 
 def check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:

@@ -59,7 +59,8 @@ def open_run(
     )
     path = folder / CONFIG
     if path.exists():
-        _check_same(folder, _read_config(path), config)
+        defaults = _plain(dataclasses.asdict(type(settings)()))
+        _check_same(folder, _read_config(path), config, defaults)
         return folder
     if exists:
         raise ValueError(
@@ -139,13 +140,20 @@ def _read_config(path: Path) -> Mapping[str, Any]:
         ) from error
 
 
-def _check_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]):
+def _check_same(
+    folder: Path,
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+) -> None:
     if found["recipe"] != wanted["recipe"]:
         raise ValueError(
             f"Expected a run of recipe {wanted['recipe']} in {folder}, got one of "
             f"recipe {found['recipe']}; choose another folder with --out."
         )
     old, new = ({**c["settings"], **c["data"]} for c in (found, wanted))
+    # A run of before a setting was there goes on: its default changes nothing.
+    old = {**defaults, **old}
     differing = [
         f"{name} was {old.get(name)}, is {new.get(name)}"
         for name in sorted(old.keys() | new.keys())

@@ -34,9 +34,9 @@ from metricjax.training import (
     _outcome,
     _plan,
     _reading,
+    _whitening,
     checkpoints,
     evaluate,
-    finetune,
     folder,
     inputs,
     loop,
@@ -252,7 +252,8 @@ def trained_encoder(
     Args:
         path: the run's folder.
         index: the split.
-        best: the checkpoint with the best evaluation instead of the last.
+        best: the checkpoint with the best evaluation instead of the last; not of a run
+            whose embeddings are whitened, which is made for the last.
         experiment: that of the run's plan, if it is at hand; else it is built anew.
 
     Returns:
@@ -261,6 +262,7 @@ def trained_encoder(
 
     Raises:
         FileNotFoundError: if there is no run, or no intact checkpoint of the split.
+        ValueError: if the best of a whitened run is wanted.
 
     Example:
         >>> apply, params, state = trained_encoder("runs/arcface")  # doctest: +SKIP
@@ -287,8 +289,17 @@ def trained_encoder(
         raise FileNotFoundError(
             f"Expected an intact checkpoint in {saved}, got none; train first."
         )
+    model_state = state["model_state"]
+    if settings.whiten is not None:
+        if best:
+            raise ValueError(
+                f"Expected `best=False` for the run in {path}, whose embeddings are "
+                "whitened by what its last checkpoint makes of the training images."
+            )
+        whitener = _whitening.load(saved.parent)
+        model_state = _whitening.with_whitening(model_state, whitener)
     return encoders.Functional(
-        experiment.apply, state["params"]["encoder"], state["model_state"]
+        experiment.apply, state["params"]["encoder"], model_state
     )
 
 
@@ -323,6 +334,9 @@ def _train_split(
     result = {}
     with processes.together(f"split {index} after training"):
         if before is not None:
+            if (shrinkage := plan.settings.whiten) is not None:
+                known = embedded(state, part.train)
+                state = _whitened(plan, index, state, known, shrinkage=shrinkage)
             trained = Trained(
                 state,
                 plan.experiment.apply,
@@ -332,6 +346,20 @@ def _train_split(
             )
             result = _finished(plan, index, trained, before, change)
     return result
+
+
+def _whitened(
+    plan: Plan, index: int, state: State, embeddings: np.ndarray, *, shrinkage: float
+) -> State:
+    """The state with the whitening that the training images give, also in a file."""
+    model_state = _whitening.fitted(
+        state.model_state,
+        embeddings,
+        plan.splits[index].train.labels,
+        shrinkage=shrinkage,
+    )
+    _whitening.save(plan.folder / f"split{index}", model_state)
+    return state._replace(model_state=model_state)
 
 
 def _finished(
@@ -381,7 +409,7 @@ def _started(plan: Plan, index: int) -> State:
         state = parallel.start(plan.experiment.init, key, plan.layout)
     if settings.init_from:
         weights = state.params["encoder"], state.model_state
-        params, model_state = finetune.load_params(
+        params, model_state = _whitening.start_from(
             settings.init_from, weights, fresh=settings.fresh
         )
         params = {**state.params, "encoder": params}

@@ -83,6 +83,11 @@ class Settings:
     its gallery: of characters and photos as they are and under small maps, of photos
     their mirror images too. Takes so many times as long."""
 
+    whiten: float | None = None
+    """After training, make the ways in which the training images vary within their
+    classes equally large: within-class covariance normalisation, its covariance shrunk
+    by so much towards a multiple of the identity (0.3, say)."""
+
     own_test: bool = True
     """Without test classes, test on the data set's own test images, if it has them."""
 
@@ -167,6 +172,8 @@ class Settings:
             )
         if self.chunk is not None:
             check_positive(self, "chunk")
+        if self.whiten is not None and not 0.0 < self.whiten <= 1.0:
+            raise ValueError(f"Expected --whiten in (0, 1], got {self.whiten}.")
         if not 0.0 <= self.held_out < 1.0:
             raise ValueError(
                 f"Expected held_out in [0, 1), got {self.held_out}; 0.2 keeps a fifth "
