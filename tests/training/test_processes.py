@@ -27,6 +27,8 @@ from metricjax.training import (
     settings,
 )
 from tests.losses import processes as parts
+from tests.losses import table
+from tests.test_conformance import SHARDED, assert_same
 from tests.training import worker
 
 NET = "--encoder mlp --width 1 --dim 4 --batch 16 --symmetries 1"
@@ -46,13 +48,7 @@ def free_port():
 def start(out):
     """Two processes that train."""
     address = f"127.0.0.1:{free_port()}"
-    environment = {
-        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=2"),
-        "JAX_COMPILATION_CACHE_DIR": str(
-            jax.config.values["jax_compilation_cache_dir"]
-        ),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    environment = two_devices() | {
         # One process is told by flags which it is, the other one by variables.
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
@@ -62,6 +58,18 @@ def start(out):
     command = ["-m", worker.__name__, *FLAGS, "--out", str(out)]
     command += ["--lost-after", str(LIMIT), "--shard-classes"]
     return [launch([*command, *which], environment) for which in (told, [])]
+
+
+def two_devices():
+    """The environment of a process that has two devices, and the cache of the tests."""
+    return {
+        "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("count=8", "count=2"),
+        "JAX_COMPILATION_CACHE_DIR": str(
+            jax.config.values["jax_compilation_cache_dir"]
+        ),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 
 
 def start_small(code, *, slurm=False):
@@ -104,10 +112,10 @@ def launch(arguments, environment):
     )
 
 
-def finish(started):
+def finish(started, timeout=200):
     """Exit codes, output and errors of each."""
     with ended(started):
-        found = [process.communicate(timeout=200) for process in started]
+        found = [process.communicate(timeout=timeout) for process in started]
     return [
         (process.returncode, *texts)
         for process, texts in zip(started, found, strict=True)
@@ -241,12 +249,12 @@ def test_processes_that_do_not_meet_are_told():
     assert f"Expected 2 processes to meet at {address} within 2 s" in errors
 
 
-def said_by_two(module):
+def said_by_two(module, *arguments, timeout=200):
     """What two processes of a module, with two devices each, print as JSON."""
     address = f"127.0.0.1:{free_port()}"
-    flags = os.environ["XLA_FLAGS"].replace("count=8", "count=2")
     command = ["-m", module.__name__, address]
-    ends = finish([launch([*command, i], {"XLA_FLAGS": flags}) for i in "01"])
+    started = [launch([*command, i, *arguments], two_devices()) for i in "01"]
+    ends = finish(started, timeout)
     assert [code for code, *_ in ends] == [0, 0], ends
     for _, printed, _ in ends:
         # The library that connects them prints too.
@@ -263,6 +271,20 @@ def test_losses_and_gradients_are_those_of_one_process():
             assert found == pytest.approx(float(value), rel=1e-5)
             np.testing.assert_allclose(of_x, slopes[0], atol=1e-5)
             np.testing.assert_allclose(of_w, slopes[1], atol=1e-5)
+
+
+@pytest.mark.full
+def test_so_are_those_of_every_loss_of_the_table():
+    rows = {row.name: row for row in SHARDED}
+    for said in said_by_two(table, *rows, timeout=1500):
+        assert [line["name"] for line in said] == list(rows)
+        for line in said:
+            slopes = jax.tree.map(np.asarray, line["slopes"], is_leaf=is_list)
+            assert_same(rows[line["name"]], np.asarray(line["value"]), slopes)
+
+
+def is_list(x):
+    return isinstance(x, list)
 
 
 @pytest.mark.parametrize(
