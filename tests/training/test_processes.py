@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -114,8 +115,10 @@ def launch(arguments, environment):
 
 def finish(started, timeout=200):
     """Exit codes, output and errors of each."""
-    with ended(started):
-        found = [process.communicate(timeout=timeout) for process in started]
+    # All at once: one whose pipe is full waits, and the others wait for it.
+    with ended(started), ThreadPoolExecutor(len(started)) as readers:
+        said = [readers.submit(p.communicate, timeout=timeout) for p in started]
+        found = [each.result() for each in said]
     return [
         (process.returncode, *texts)
         for process, texts in zip(started, found, strict=True)
