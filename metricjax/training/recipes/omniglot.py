@@ -11,7 +11,9 @@ runs, and 20-way tasks of all alphabets and pairs of drawers, with one view of e
 image and with the mean of 15.
 
 `--background small1` and `--background small2` train on 5 alphabets alone: the two
-small sets with which Lake et al. ask how much must be known beforehand.
+small sets with which Lake et al. ask how much must be known beforehand. One run and one
+look each: error of the official runs 8.8 % and 5.8 % with one view, 6.8 % and 5.0 %
+with 15; of tasks within all alphabets 17.9 % and 15.4 %, 16.0 % and 13.4 %.
 
 Measured, mean and standard deviation of 5 runs of 518,000 images (about 10 minutes each
 on two busy cores), second look at the official runs: error of the official runs 3.7 ±
