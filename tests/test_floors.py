@@ -26,6 +26,7 @@ FLOORS = {
     "margins": 2,
     "data": 2,
     "encoders": 2,
+    "whitening": 2,
     "_classes": 2.5,
     "_blocks": 3,
     "_class_blocks": 3,

@@ -86,7 +86,7 @@ def test_a_run_starts_from_a_whitened_one_and_the_other_way_round(
         settings = {"init_from": str(source), "steps": 1, "learning_rate": 1e-9}
         out = tmp_path / str(whiten)
         plan, _ = execute(out, whiten=whiten, evaluate_every=1, **settings)
-        images = plan.splits[0].unseen.images[:4]
+        images = plan.splits[0].tested.images[:4]
         apply, params, state = run.trained_encoder(out)
         own = run.trained_encoder(plain[0])
         assert ("whitening" in state) == (whiten is not None)
