@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from metricjax import bundle, whitening
-from metricjax.training import folder, recipes, run
+from metricjax.training import folder, pictures, recipes, run
 
 FLAT = {
     "encoder": "mlp",
@@ -28,7 +28,14 @@ def execute(out, **changes):
     plan = run.prepare(
         module, module.Settings(**{**FLAT, **changes}), out=out, console=quiet
     )
-    return plan, run.execute(plan, console=quiet)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw", nothing)
+        patch.setattr(pictures, "draw_examples", nothing)
+        return plan, run.execute(plan, console=quiet)
+
+
+def nothing(*arguments, **options):
+    """In the place of pictures, which take longer than training."""
 
 
 @pytest.fixture(scope="module")
