@@ -8,7 +8,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from benchmarks import harness, plots, report, scale, worker
+from benchmarks import harness, plots, reality_check, report, scale, training, worker
 from benchmarks.cases import AREAS, Case, cases
 
 EVERY = [case for area in [*AREAS, "growth"] for case in cases(area)]
@@ -151,3 +151,13 @@ def test_forms_that_differ_are_refused(monkeypatch):
     monkeypatch.setattr(scale, "BATCH_FORMS", forms)
     with pytest.raises(AssertionError, match="the forms disagree at 64"):
         list(scale.grown(forms, [64], scale.batch_program, largest_dense=64))
+
+
+def test_what_was_recorded_can_be_read_and_is_told_in_tables():
+    runs, losses = training.table(), reality_check.table()
+    for path in training.RECORDS.glob("*.json"):
+        found = json.loads(path.read_text())
+        assert found["command"] in runs or f"| `{found['recipe']}` |" in runs
+    for path in reality_check.RESULTS.glob("*.json"):
+        final = json.loads(path.read_text())["final"]
+        assert (f"| `{path.stem}` |" in losses) == (len(final) == reality_check.SEEDS)
