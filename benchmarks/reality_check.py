@@ -162,7 +162,7 @@ def run(names: Sequence[str], data_dir: str | None) -> None:
         for settings in (tuning, final)
     }
     for name in names:
-        candidate, entry = CANDIDATES[name], _read(name)
+        candidate, entry = CANDIDATES[name], _read(name) or _nothing()
         for point in candidate.points[len(entry["tuning"]) :]:
             found = train(candidate, point, tuning, parts[tuning])
             entry["tuning"].append({**point, **found})
@@ -180,10 +180,13 @@ def _best(tuned: Sequence[Mapping[str, float]], candidate: Candidate) -> dict:
     return dict(candidate.points[place])
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> dict[str, Any] | None:
+    """What was found so far about a loss, if anything was."""
     path = RESULTS / f"{name}.json"
-    if path.exists():
-        return json.loads(path.read_text())
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _nothing() -> dict[str, Any]:
     return {"machine": harness.machine(), "steps": STEPS, "tuning": [], "final": []}
 
 
@@ -198,7 +201,7 @@ def table() -> str:
     rows = []
     for name in CANDIDATES:
         entry = _read(name)
-        if len(entry["final"]) == SEEDS:
+        if entry and len(entry["final"]) == SEEDS:
             rows.append((_mean(entry, "recall_at_1"), _row(name, entry)))
     head = [
         "| loss | settings | Recall@1, 3 seeds | 95 % interval | MAP@R |",
