@@ -1,4 +1,4 @@
-"""Softmax and center loss in two dimensions: embeddings are drawn to class centers.
+r"""Softmax and center loss in two dimensions: embeddings are drawn to class centers.
 
 Command:
 
@@ -12,7 +12,11 @@ nearest class mean was 0.926 where it had been 0.900 (3 runs each), and 0.971 wi
 encoder's rate of 0.01 instead of 0.003 (2 runs). All classes are trained on, and images
 that were held out are tested. On all of MNIST, with its own test images:
 
-    python train.py --recipe center --data mnist --steps 4000 --width 16
+    python train.py --recipe center --data mnist --held-out 0.02 --steps 4000 \
+        --width 16 --splits 1 --data-dir DIR
+
+which had 99.15 % by nearest class mean and 99.37 % by 5 nearest neighbours (one run of
+512,000 images; on training images held out 98.85 and 99.22 %).
 
 Measured on held-out digits, mean of 3 runs: accuracy by nearest class mean 0.964,
 accuracy by 5 nearest neighbours 0.968, open-set accuracy 0.969, open-set accuracy,
