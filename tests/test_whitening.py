@@ -32,16 +32,20 @@ def covariance(x, y):
     return total / len(x)
 
 
-def expected(x, y, shrinkage):
+def expected(x, y, shrinkage, total=0.0):
     spread = covariance(x, y)
     level = np.trace(spread) / len(spread)
+    around = covariance(x, np.zeros(len(x)))
+    spread = (1 - total) * spread + total * around * level / np.trace(around) * len(
+        around
+    )
     shrunk = (1 - shrinkage) * spread + shrinkage * level * np.eye(len(spread))
     values, vectors = np.linalg.eigh(shrunk)
     return x.mean(axis=0), vectors @ np.diag(values**-0.5) @ vectors.T
 
 
-def check(found, x, y, shrinkage=SHRINKAGE, rtol=1e-4):
-    mean, matrix = expected(np.float64(x), np.asarray(y), shrinkage)
+def check(found, x, y, shrinkage=SHRINKAGE, total=0.0, rtol=1e-4):
+    mean, matrix = expected(np.float64(x), np.asarray(y), shrinkage, total)
     np.testing.assert_allclose(found.mean, mean, rtol=rtol, atol=1e-5)
     np.testing.assert_allclose(found.matrix, matrix, rtol=rtol, atol=1e-4)
 
@@ -52,12 +56,25 @@ def test_the_map_is_that_of_the_loops(x, y, shrinkage):
     check(found, x, y, shrinkage)
 
 
+@pytest.mark.parametrize("total", [0.2, 1.0])
+def test_a_share_of_the_total_covariance_is_that_of_the_loops(x, y, total):
+    found = whitening.within_class(jnp.float32(x), y, shrinkage=SHRINKAGE, total=total)
+    check(found, x, y, total=total)
+
+
+def test_all_of_the_total_covariance_whitens_whatever_the_classes_are(x, y):
+    found = whitening.within_class(jnp.float32(x), y, shrinkage=1e-6, total=1.0)
+    after = np.float64(whitening.apply(found, jnp.float32(x)))
+    level = np.trace(covariance(x, y)) / np.trace(covariance(x, np.zeros(len(x))))
+    np.testing.assert_allclose(np.cov(after.T, bias=True) * level, np.eye(6), atol=1e-3)
+
+
 def test_in_float64_and_compiled(x, y):
     with jax.enable_x64(True):
-        fit = jax.jit(whitening.within_class, static_argnames="shrinkage")
-        found = fit(jnp.asarray(x), y, shrinkage=SHRINKAGE)
+        fit = jax.jit(whitening.within_class, static_argnames=("shrinkage", "total"))
+        found = fit(jnp.asarray(x), y, shrinkage=SHRINKAGE, total=0.3)
         assert found.matrix.dtype == jnp.float64
-        check(found, x, y, rtol=1e-10)
+        check(found, x, y, total=0.3, rtol=1e-10)
 
 
 def test_whitened_classes_vary_alike_in_all_directions(x, y):
@@ -82,20 +99,22 @@ def test_a_direction_of_nuisance_no_longer_hides_new_classes(rng):
     assert right(np.asarray(x[80:]), y[80:]) < 0.9 < 0.99 <= right(after, y[80:])
 
 
-def test_padding_and_negative_labels_are_left_out(x, y, rng):
+@pytest.mark.parametrize("total", [0.0, 0.3])
+def test_padding_and_negative_labels_are_left_out(x, y, rng, total):
     rows = np.concatenate([x, 1e3 * rng.normal(size=(4, 6))])
     rows[-1] = np.nan
     labels = np.concatenate([y, [2, 9, -1, 2]])
     where = np.concatenate([np.ones(40, bool), [False, False, True, False]])
     found = whitening.within_class(
-        jnp.float32(rows), labels, shrinkage=SHRINKAGE, where=where
+        jnp.float32(rows), labels, shrinkage=SHRINKAGE, total=total, where=where
     )
-    check(found, x, y)
+    check(found, x, y, total=total)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4])
 def test_classes_of_one_example_leave_all_directions_as_they_are(x, size):
-    found = whitening.within_class(jnp.float32(x[:size]), np.arange(size))
+    rows, labels = jnp.float32(x[:size]), np.arange(size)
+    found = whitening.within_class(rows, labels, total=0.3)
     np.testing.assert_array_equal(found.matrix, np.eye(6))
     mean = x[:size].mean(axis=0) if size else np.zeros(6)
     np.testing.assert_allclose(found.mean, mean, rtol=1e-5)
@@ -134,6 +153,8 @@ def test_what_does_not_fit_is_refused(x, y):
     rows = jnp.float32(x)
     with pytest.raises(ValueError, match=r"`shrinkage` in \(0, 1\], got 0"):
         whitening.within_class(rows, y, shrinkage=0.0)
+    with pytest.raises(ValueError, match=r"`total` in \[0, 1\], got 1.5"):
+        whitening.within_class(rows, y, total=1.5)
     with pytest.raises(ValueError, match="labels"):
         whitening.within_class(rows, y[:-1])
     with pytest.raises(ValueError, match="where"):

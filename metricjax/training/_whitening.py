@@ -74,12 +74,16 @@ def start_from(
 
 
 def fitted(
-    state: Any, embeddings: np.ndarray, labels: np.ndarray, *, shrinkage: float
+    state: Any,
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    *,
+    shrinkage: float,
+    total: float,
 ) -> Any:
     """The encoder's state with the whitening that training examples give."""
-    return with_whitening(
-        state, whitening.within_class(embeddings, labels, shrinkage=shrinkage)
-    )
+    found = whitening.within_class(embeddings, labels, shrinkage=shrinkage, total=total)
+    return with_whitening(state, found)
 
 
 def save(folder: Path, state: Any) -> None:

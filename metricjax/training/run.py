@@ -357,6 +357,7 @@ def _whitened(
         embeddings,
         plan.splits[index].train.labels,
         shrinkage=shrinkage,
+        total=plan.settings.whiten_total,
     )
     _whitening.save(plan.folder / f"split{index}", model_state)
     return state._replace(model_state=model_state)

@@ -89,6 +89,10 @@ class Settings:
     by so much towards a multiple of the identity (0.3, say). Try it on validation
     classes: it helps with faces, and not with digits."""
 
+    whiten_total: float = 0.0
+    """With --whiten: the share in that covariance of how the images vary in all, so
+    that what told the training classes apart counts for less (0.2, say)."""
+
     own_test: bool = True
     """Without test classes, test on the data set's own test images, if it has them."""
 
@@ -175,6 +179,15 @@ class Settings:
             check_positive(self, "chunk")
         if self.whiten is not None and not 0.0 < self.whiten <= 1.0:
             raise ValueError(f"Expected --whiten in (0, 1], got {self.whiten}.")
+        if not 0.0 <= self.whiten_total <= 1.0:
+            raise ValueError(
+                f"Expected --whiten-total in [0, 1], got {self.whiten_total}."
+            )
+        if self.whiten_total and self.whiten is None:
+            raise ValueError(
+                f"Expected --whiten with --whiten-total {self.whiten_total}, got none; "
+                "give it, or leave both out."
+            )
         if not 0.0 <= self.held_out < 1.0:
             raise ValueError(
                 f"Expected held_out in [0, 1), got {self.held_out}; 0.2 keeps a fifth "

@@ -47,7 +47,7 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whitened(tmp_path_factory):
     out = tmp_path_factory.mktemp("whitened")
-    return out, *execute(out, whiten=0.3)
+    return out, *execute(out, whiten=0.3, whiten_total=0.2)
 
 
 def embedded(out, images):
@@ -60,7 +60,9 @@ def test_training_is_the_same_and_embeddings_are_those_of_the_training_images_wh
 ):
     part = plain[1].splits[0]
     known = embedded(plain[0], part.train.images)
-    whitener = whitening.within_class(known, part.train.labels, shrinkage=0.3)
+    whitener = whitening.within_class(
+        known, part.train.labels, shrinkage=0.3, total=0.2
+    )
     expected = whitening.apply(whitener, embedded(plain[0], part.unseen.images))
     found = embedded(whitened[0], part.unseen.images)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
@@ -121,7 +123,7 @@ def test_a_split_that_was_not_finished_has_no_encoder_yet(whitened, tmp_path):
             run.trained_encoder(out)
         # The same command makes it again, from the checkpoint that is there.
         (out / "split0" / "result.json").unlink()
-        again = execute(out, whiten=0.3)[1]
+        again = execute(out, whiten=0.3, whiten_total=0.2)[1]
         assert again == results
         np.testing.assert_array_equal(np.load(file)["mean"].shape, (6,))
     finally:
@@ -137,6 +139,10 @@ def test_where_cosines_are_not_compared_it_is_refused(tmp_path):
         run.prepare(module, settings, out=tmp_path, console=Console(file=io.StringIO()))
     with pytest.raises(ValueError, match=r"--whiten in \(0, 1\], got 2"):
         module.Settings(whiten=2.0)
+    with pytest.raises(ValueError, match=r"--whiten-total in \[0, 1\], got 2"):
+        module.Settings(whiten=0.3, whiten_total=2.0)
+    with pytest.raises(ValueError, match=r"--whiten with --whiten-total 0.2"):
+        module.Settings(whiten_total=0.2)
 
 
 def test_a_run_of_before_the_setting_was_there_goes_on(tmp_path):
