@@ -66,12 +66,12 @@ class Settings(siamese.Settings):
     elastic: float = 0.042
     thickness: float = 0.6
     encoder: Literal["resnet", "convnet", "mlp", "koch"] = "resnet"
-    width: int = 8
-    dim: int = 128
+    width: int = 16
+    dim: int = 256
     learning_rate: float = 6e-3
     batch_groups: int = 4
     head: Literal["paper", "distance"] = "distance"
-    steps: int = 3200
+    steps: int = 8000
     evaluate_every: int = 1600
 
     validation_alphabets: int = 0
