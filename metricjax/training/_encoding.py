@@ -29,6 +29,9 @@ def named(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferred
         "mlp": lambda rngs: encoders.MLP(
             image_shape=image_shape, hidden=(16 * width,) * 2, dim=dim, rngs=rngs
         ),
+        "linear": lambda rngs: encoders.MLP(
+            image_shape=image_shape, hidden=(), dim=dim, rngs=rngs
+        ),
         "koch": lambda rngs: _koch(image_shape, width, dim, rngs),
     }
     return encoders.deferred(builders[settings.encoder])

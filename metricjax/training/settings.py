@@ -7,12 +7,15 @@ from typing import Literal
 __all__ = [
     "BatchSettings",
     "ClassSettings",
+    "Encoder",
     "MemorySettings",
     "PairSettings",
     "Settings",
     "TeacherSettings",
     "check_positive",
 ]
+
+Encoder = Literal["resnet", "convnet", "mlp", "linear", "koch"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,10 +117,10 @@ class Settings:
     thickness: float = 0.0
     """Strength of random changes of the thickness of strokes."""
 
-    encoder: Literal["resnet", "convnet", "mlp", "koch"] = "resnet"
+    encoder: Encoder = "resnet"
     """Small residual net, which pools spectrograms over time; plain convolutional net,
-    two dense hidden layers, or the siamese net of Koch et al. (light, unless images
-    have 105 pixels a side)."""
+    two dense hidden layers, one linear map, which suits the counts of texts, or the
+    siamese net of Koch et al. (light, unless images have 105 pixels a side)."""
 
     width: int = 8
     """Channels of the first convolution; a sixteenth of the mlp's hidden units."""

@@ -106,6 +106,21 @@ def test_an_update_of_several_batches_is_that_of_one_large_batch(rng):
     )
 
 
+def test_the_linear_encoder_maps_counts_of_unit_length_linearly(rng):
+    settings = Settings(
+        encoder="linear", content="vectors", dim=3, symmetries=1, augmentation=0.0
+    )
+    model = experiment.encoder(settings, (6,))
+    params, state = model.init(KEY)
+    counts = rng.integers(0, 9, (5, 6), dtype=np.uint8)
+    found = model.apply(params, state, counts, train=False)[0]
+    logs = np.log1p(np.float64(counts))
+    unit = logs / np.linalg.norm(logs, axis=1, keepdims=True)
+    layer = params["embedding"]
+    expected = 6**0.5 * unit @ layer["kernel"] + layer["bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_rates_count_updates():
     settings = Settings(steps=80, accumulate=4, weight_decay=0.0)
     plain = Settings(steps=20, weight_decay=0.0)

@@ -5,7 +5,7 @@ Command, on digits, and on texts with their meaning (columns `text` and `label` 
 
     python train.py --recipe duplicates
     python train.py --recipe duplicates --data csv:QUESTIONS.csv --content vectors \
-        --symmetries 1 --encoder mlp --width 16 --test-classes 20
+        --symmetries 1 --encoder linear --learning-rate 1e-3 --test-classes 20
 
 Each text of a batch has one partner of the same meaning. It must be nearer to it than
 to the mean of the partners of the others, and than to the closest of those that are not
@@ -15,9 +15,16 @@ Measured on digits never seen, mean of 3 splits: Recall@1 0.975 (raw pixels 0.98
 MAP@R 0.704 (raw pixels 0.482), EER 0.204 (raw pixels 0.342) (58 s in all, on two cores
 with other work beside it).
 
+On questions to a bank (Banking77, 10,003 texts), with 57 intents to train on and 20
+never seen, mean of 3 splits: Recall@1 0.912 (cosine of counts 0.887), MAP@R 0.403
+(0.277), EER 0.182 (0.260). The linear map was chosen on 7 validation intents, where it
+had MAP@R 0.620 (counts 0.433, two hidden layers 0.521).
+
 References:
     Bensouda Mourri, Kaiser and Shyu, "Natural Language Processing with Sequence
-    Models" (course), deeplearning.ai 2020, Siamese networks.
+    Models" (course), deeplearning.ai 2020, Siamese networks. The texts: Casanueva et
+    al., "Efficient Intent Detection with Dual Sentence Encoders", NLP for ConvAI 2020,
+    arXiv:2003.04807.
 """
 
 import dataclasses

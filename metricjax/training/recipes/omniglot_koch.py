@@ -40,7 +40,7 @@ from jax.tree_util import Partial
 
 from metricjax import heads
 from metricjax.metrics import verification
-from metricjax.training import official_runs, run, splits
+from metricjax.training import official_runs, run, settings, splits
 from metricjax.training.recipes import omniglot, siamese
 from metricjax.training.recipes.siamese import build
 
@@ -65,7 +65,7 @@ class Settings(siamese.Settings):
     symmetries: Literal[1, 4, 8] = 4
     elastic: float = 0.042
     thickness: float = 0.6
-    encoder: Literal["resnet", "convnet", "mlp", "koch"] = "resnet"
+    encoder: settings.Encoder = "resnet"
     width: int = 16
     dim: int = 256
     learning_rate: float = 6e-3
