@@ -11,13 +11,11 @@ import pytest
 from jax.tree_util import Partial
 from PIL import Image
 
-from metricjax import encoders, heads
-from metricjax.data import augment
+from metricjax import heads
 from metricjax.metrics import fewshot
 from metricjax.training import official_runs, run, splits
 from metricjax.training.recipes import omniglot_koch, siamese
 from metricjax.training.state import State
-from tests.oracles import losses_classes as classes
 from tests.oracles import losses_siamese as oracle
 
 SMALL = {"encoder": "mlp", "width": 1, "dim": 3, "augmentation": 0.0}
@@ -96,37 +94,6 @@ def test_both_kinds_of_batches_and_heads_lower_the_loss(examples, head, counts):
         losses.append(float(metrics["loss"]))
         assert 0.0 <= float(metrics["error"]) <= 1.0
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:10])
-
-
-def test_identification_adds_the_softmax_of_all_classes_and_their_turns(examples):
-    given = {**SMALL, "encoder": "linear", "symmetries": 4, "pairs": 6}
-    found, x, weights, labels = [], None, None, None
-    for identify in (0.0, 2.0):
-        settings = siamese.Settings(**given, identify=identify, margin=0.1, scale=8.0)
-        problem = siamese.build(settings, (8, 8, 1), 6)
-        state = problem.init(jax.random.key(0))
-        images, labels = problem.batches(examples, 0)(0)
-        turned = augment.symmetry(encoders.as_float(images), labels % 4)
-        encoder = state.params["encoder"]
-        x = problem.apply(encoder, state.model_state, turned, train=False)[0]
-        weights = jax.tree.map(np.asarray, state.params).get("classes")
-        found.append(float(problem.step(state, (images, labels))[1]["loss"]))
-    assert weights.shape == (6 * 4, 3)
-    expected = classes.softmax(
-        np.float64(x),
-        np.float64(weights),
-        labels,
-        adjust=classes.margin(lambda cosine, _: cosine - 0.1),
-        scale=8.0,
-    )
-    np.testing.assert_allclose(found[1] - found[0], 2.0 * expected, rtol=1e-5)
-
-
-def test_what_cannot_identify_is_refused():
-    with pytest.raises(ValueError, match="--identify of at least 0 and --margin in"):
-        siamese.Settings(identify=-1.0)
-    with pytest.raises(ValueError, match="Expected --scale above 0"):
-        siamese.Settings(identify=1.0, scale=0.0)
 
 
 def test_groups_of_a_batch_need_groups_of_the_data():

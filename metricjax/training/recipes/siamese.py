@@ -59,7 +59,6 @@ __all__ = ["Settings", "build", "compared", "measure", "trained_head"]
 
 _TESTED_PAIRS = 10_000
 _WAYS = (20, 5, 3)
-_CLASSES = "classes"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -96,26 +95,11 @@ class Settings(settings.Settings):
     epoch_steps: int = 200
     """Steps of an epoch, after each of which the layerwise rates change."""
 
-    identify: float = 0.0
-    """Weight of a margin softmax over all training classes beside the loss of the
-    pairs; joint identification and verification, DeepID2."""
-
-    margin: float = 0.2
-    """Margin of the cosine in that softmax."""
-
-    scale: float = 24.0
-    """Scale of the cosines in that softmax."""
-
     def __post_init__(self):
         super().__post_init__()
         settings.check_positive(
-            self, "pairs", "epoch_steps", "batch_classes", "batch_examples", "scale"
+            self, "pairs", "epoch_steps", "batch_classes", "batch_examples"
         )
-        if not (self.identify >= 0.0 and 0.0 <= self.margin < 1.0):
-            raise ValueError(
-                "Expected --identify of at least 0 and --margin in [0, 1), got "
-                f"{self.identify} and {self.margin}."
-            )
         if self.batch_groups < 0 or (self.batch_groups and not self.groups):
             raise ValueError(
                 "Expected --groups, a column of the data, for --batch-groups of at "
@@ -131,13 +115,11 @@ def build(
     model = experiment.encoder(settings, image_shape)
     change = inputs.preparation(settings)
     compare = _all_pairs if settings.batch_groups else _given_pairs
-    init_classes = experiment.class_weights(settings, classes, name=_CLASSES)
 
     def init_head(key: Array) -> dict[str, Any]:
-        known = init_classes(jax.random.fold_in(key, 1)) if settings.identify else {}
         if settings.head == "distance":
-            return {"head": _distance(settings.dim), **known}
-        return {"head": heads.init_weighted_l1(key, settings.dim), **known}
+            return {"head": _distance(settings.dim)}
+        return {"head": heads.init_weighted_l1(key, settings.dim)}
 
     encoder_shapes = {"encoder": jax.eval_shape(model.init, jax.random.key(0))[0]}
     head_shapes = jax.eval_shape(init_head, jax.random.key(0))
@@ -157,14 +139,6 @@ def build(
         count = jnp.maximum(jnp.sum(terms.count, axis=0), 1.0)
         wrong = {"error": jnp.mean(jnp.sum(terms.active, axis=0) / count)}
         loss = reductions.mean(terms)
-        if settings.identify:
-            loss += settings.identify * losses.cosface(
-                x,
-                params[_CLASSES],
-                labels,
-                margin=settings.margin,
-                scale=settings.scale,
-            )
         return loss, step.Outputs(model_state, loss_state, wrong)
 
     return experiment.assemble(
