@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metricjax import (
         bundle,
+        cohorts,
         data,
         distances,
         encoders,
@@ -46,6 +47,7 @@ __version__ = _version("metricjax")
 
 __all__ = [
     "bundle",
+    "cohorts",
     "data",
     "distances",
     "encoders",

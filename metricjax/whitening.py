@@ -10,8 +10,8 @@ it to the encoder of a run, so that the test, the calibration, the bundle and it
 gallery all have it.
 
 Try it on validation classes first. Faces of new people, after 25 people: equal error
-rate 5.4 % for 6.8 %, and 5.0 % with a share of the total covariance. But new digits, after 7 digits: MAP@R 0.784 for 0.797; how so few
-classes vary says little of others.
+rate 5.4 % for 6.8 %, and 5.0 % with a share of the total covariance. But new digits,
+after 7 digits: MAP@R 0.784 for 0.797; how so few classes vary says little of others.
 """
 
 from typing import NamedTuple

@@ -11,6 +11,7 @@ import metricjax
 
 # Modules of pure functions, whose conventions are strict.
 PURE = [
+    "cohorts",
     "distances",
     "heads",
     "losses",

@@ -16,6 +16,7 @@ FLOORS = {
     "_collect": 1,
     "_sealed": 1,
     "numerics": 1,
+    "cohorts": 1.5,
     "samplers": 1,
     "_pair_heads": 2,
     "_running": 2,

@@ -9,12 +9,29 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from metricjax import distances, similarities
+from metricjax import cohorts, distances, similarities
 from tests.oracles import distances as oracles
 
 
 def gaussian(x, y, *, bandwidth):
     return math.exp(-oracles.squared_euclidean(x, y) / (2 * bandwidth**2))
+
+
+# Items that no pair has, unit vectors of which are what counts.
+OTHERS = np.random.default_rng(5).normal(size=(9, 5)) + 0.5
+
+
+def unit(x):
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def s_norm(x, y):
+    """Every item of the cohort, one after the other."""
+    score, found = oracles.cosine_similarity(x, y), 0.0
+    for item in (x, y):
+        with_others = [oracles.cosine_similarity(item, other) for other in OTHERS]
+        found += (score - np.mean(with_others)) / np.std(with_others) / 2
+    return found
 
 
 # Name -> (similarity, oracle of two vectors).
@@ -28,6 +45,15 @@ CASES = {
     "negative": (
         Partial(similarities.negative, distance=distances.manhattan),
         lambda x, y: -oracles.manhattan(x, y),
+    ),
+    "s_norm": (
+        Partial(
+            similarities.s_norm,
+            cohort=cohorts.Cohort(
+                unit(OTHERS).mean(axis=0), np.cov(unit(OTHERS).T, bias=True)
+            ),
+        ),
+        s_norm,
     ),
 }
 every = pytest.mark.parametrize(
@@ -73,7 +99,7 @@ def test_low_precision_edges_and_a_missing_side(similarity, oracle):
     assert gradient.dtype == jnp.bfloat16
     assert np.all(np.isfinite(out))
     assert np.all(np.isfinite(gradient.astype(jnp.float32)))
-    np.testing.assert_array_equal(out, both)
+    np.testing.assert_allclose(out, both, rtol=1e-6, atol=1e-6)
     rows = np.asarray(x, np.float64)
     expected = oracles.matrix(oracle, rows, rows)
     np.testing.assert_allclose(out[0], expected, rtol=1e-5, atol=1e-6)
