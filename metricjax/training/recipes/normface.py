@@ -1,4 +1,4 @@
-"""NormFace in two dimensions: cosine softmax without margin, drawn as it is.
+r"""NormFace in two dimensions: cosine softmax without margin, drawn as it is.
 
 Command:
 
@@ -12,7 +12,12 @@ held out of the training images, the accuracy by nearest class mean was 0.87 wit
 0.73 without, at a rate of 0.003 (2 and 3 runs). On all of MNIST, with its own test
 images:
 
-    python train.py --recipe normface --data mnist --steps 4000 --width 16
+    python train.py --recipe normface --data mnist --held-out 0.02 --steps 6000 \
+        --width 16
+
+There three runs had 99.05 ± 0.14 % by nearest class mean and 99.00 ± 0.08 % by 5
+nearest neighbours (768,000 images, about 9 minutes of one core; second look: 4,000
+steps had 98.94 and 98.85 % before, and 6,000 99.0 % on a tenth held out).
 
 Measured on held-out digits, mean of 3 runs: accuracy by nearest class mean 0.926,
 accuracy by 5 nearest neighbours 0.922, open-set accuracy 0.925, open-set accuracy,
