@@ -139,8 +139,8 @@ def s_norm(
     where `m_i` and `s_i` are mean and standard deviation of the cosines of `x_i` with
     the items of the cohort, and `m_j` and `s_j` those of `y_j`: some items are near to
     everything, or to more kinds of things than others are, and one threshold is to suit
-    all. Of faces of new people, with those of the training as cohort, the equal error
-    rate was 4.5 % for 5.0 %; try it on validation classes.
+    all. Of the faces of validation people, with those of the training as cohort, the
+    equal error rate was 4.5 % for 5.0 %; try it on yours.
 
     The cohort's mean and covariance give both without its items: `m_i = x_i . mean`,
     `s_i^2 = x_i^T covariance x_i`, so that its size costs nothing. An item with which
@@ -155,8 +155,8 @@ def s_norm(
         precision: of the matrix product.
 
     Returns:
-        `[n, m]`, in at least float32; no cosines, but about normal with variance 1 for
-        items of different classes.
+        `[n, m]`, in at least float32, in standard deviations: no cosines, but about 0
+        for items of different classes, on average.
 
     Raises:
         ValueError: if `x` or `y` is not a matrix, or a `dim` differs.
