@@ -366,8 +366,8 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
 
     Args:
         settings: its `encoder`, `width`, `dim` and `input_size` are used, and what
-            it says of `content`, `compute`, `freeze`, `chunk`, `average_views` and
-            `whiten`.
+            it says of `content`, `compute`, `freeze`, `chunk`, `average_views`,
+            `join_symmetries` and `whiten`.
         image_shape: `(height, width, channels)` of the data.
 
     Returns:
@@ -397,8 +397,11 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     if settings.average_views > 1:
         seen = views.of_content(settings.content, settings.average_views, size=size)
         apply = views.averaged(apply, seen)
+    dim = settings.dim
+    if settings.join_symmetries:
+        apply, dim = views.joined(apply, settings.symmetries), dim * settings.symmetries
     model = model._replace(apply=apply)
-    return model if settings.whiten is None else _whitening.added(model, settings.dim)
+    return model if settings.whiten is None else _whitening.added(model, dim)
 
 
 def check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:

@@ -86,6 +86,11 @@ class Settings:
     its gallery: of characters and photos as they are and under small maps, of photos
     their mirror images too. Takes so many times as long."""
 
+    join_symmetries: bool = False
+    """In the test, the bundle and its gallery, embed each image under every one of its
+    symmetries, side by side: embeddings are as many times as long, take as many times
+    as long, and err less often."""
+
     whiten: float | None = None
     """After training, make the ways in which the training images vary within their
     classes equally large: within-class covariance normalisation, its covariance shrunk
@@ -206,6 +211,11 @@ class Settings:
             raise ValueError(
                 f"Expected --symmetries 1 for {self.content}, got {self.symmetries}; "
                 "only characters become new classes when they are turned."
+            )
+        if self.join_symmetries and self.symmetries == 1:
+            raise ValueError(
+                "Expected --symmetries of 4 or 8 with --join-symmetries, got 1: there "
+                "is nothing to join; leave it out."
             )
         if self.average_views > 1 and self.content not in ("characters", "photos"):
             raise ValueError(

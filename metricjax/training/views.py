@@ -1,9 +1,10 @@
-"""Views of an image at test time: the mean of their embeddings varies less than one.
+"""Views of an image at test time: their embeddings together vary less than one alone.
 
     encoder = views.averaged(apply, views.of_content("photos", 16))
+    encoder = views.joined(apply, 8)
 
-`--average-views N` does this to the encoder of a run, so that the test, the
-calibration, the bundle and its gallery all embed an image in N views.
+`--average-views N` and `--join-symmetries` do this to the encoder of a run, so that the
+test, the calibration, the bundle and its gallery all embed an image in the same views.
 """
 
 import functools
@@ -18,7 +19,7 @@ from jax.typing import ArrayLike
 from metricjax import encoders, numerics
 from metricjax.data import augment
 
-__all__ = ["averaged", "of_content"]
+__all__ = ["averaged", "joined", "of_content"]
 
 View = Callable[[Array], Array]
 
@@ -124,5 +125,56 @@ def averaged(apply: encoders.Apply, views: Sequence[View]) -> encoders.Apply:
         # Not len(images), which an exported program does not know.
         parts = unit.reshape(len(views), images.shape[0], unit.shape[-1])
         return numerics.l2_normalize(parts.sum(axis=0)), state
+
+    return encoder
+
+
+def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
+    """An encoder that embeds an image under its symmetries, side by side.
+
+    `[f(s_0(x)), f(s_1(x)), ...]` over the first symmetries `s_k` of the square, for an
+    encoder that was trained on the turned classes as classes of their own: each part is
+    then the opinion of nearly another encoder. Squared distances and L1 distances of
+    two images are the sums of those of the parts, and their cosine is the mean of
+    theirs, if all parts are of one length. In training an image is seen once, as it is.
+
+    Args:
+        apply: the encoder f, see `metricjax.encoders.Apply`.
+        symmetries: how many; see `metricjax.data.augment.symmetry`. They are encoded
+            one after the other, in the memory of one.
+
+    Returns:
+        The encoder, with the same parameters and state; its embeddings are so many
+        times as long.
+
+    Example:
+        >>> def apply(params, state, images, *, train, key=None):
+        ...     return images[:, 0, :, 0], state
+        >>> image = jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
+        >>> joined(apply, 4)({}, {}, image, train=False)[0].tolist()
+        [[1.0, 2.0, 2.0, 4.0, 4.0, 3.0, 3.0, 1.0]]
+    """
+
+    def encoder(
+        params: Any,
+        state: Any,
+        images: ArrayLike,
+        *,
+        train: bool,
+        key: Array | None = None,
+    ) -> tuple[Array, Any]:
+        if train:
+            return apply(params, state, images, train=True, key=key)
+        images = encoders.as_float(images)
+
+        def embedded(which: Array) -> Array:
+            turned = augment.symmetry(images, jnp.full(images.shape[0], which))
+            return apply(params, state, turned, train=False, key=key)[0]
+
+        parts = jax.lax.map(embedded, jnp.arange(symmetries))
+        side_by_side = jnp.moveaxis(parts, 0, 1)
+        return side_by_side.reshape(
+            images.shape[0], symmetries * parts.shape[-1]
+        ), state
 
     return encoder

@@ -101,6 +101,16 @@ def test_groups_of_a_batch_need_groups_of_the_data():
         siamese.Settings(batch_groups=2)
 
 
+def test_symmetries_side_by_side_are_scored_by_the_mean_of_their_logits(rng):
+    params = heads.WeightedL1(jnp.array([-1.0, 0.5, -0.3]), jnp.array(0.2))
+    unused: Any = None
+    state = State(unused, {"head": params}, {}, (), {}, jax.random.key(0))
+    head = siamese.trained_head(run.Trained(state, unused, unused))
+    x, y = rng.normal(size=(2, 5, 4 * 3)).astype(np.float32)
+    logits = np.abs(x - y).reshape(5, 4, 3) @ np.array([-1.0, 0.5, -0.3]) + 0.2
+    np.testing.assert_allclose(head(x, y), logits.mean(axis=1), atol=1e-6)
+
+
 # --- Omniglot -------------------------------------------------------------------------
 
 

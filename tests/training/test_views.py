@@ -21,6 +21,8 @@ FLAT: dict[str, Any] = {
     "content": "photos",
 }
 
+CHARACTERS: dict[str, Any] = {**FLAT, "content": "characters", "symmetries": 4}
+
 
 @pytest.fixture
 def images(rng):
@@ -125,6 +127,69 @@ def test_a_bundle_embeds_in_the_views_of_its_run_and_so_does_its_program(rng):
     np.testing.assert_allclose(embed(shown[:, :, ::-1]), embed(shown), atol=1e-5)
     program = bundle.export(ready, platforms=["cpu"])
     np.testing.assert_allclose(program.call(shown), embed(shown), atol=1e-5)
+
+
+def test_symmetries_side_by_side_are_embedded_each_by_itself(rng):
+    images = jnp.asarray(rng.random((3, 5, 5, 1)), jnp.float32)
+    weights = rng.normal(size=(25, 4)).astype(np.float32)
+    found, state = jax.jit(views.joined(linear, 8), static_argnames="train")(
+        weights, {"count": 1}, images, train=False
+    )
+    turned = [np.rot90(images, turns, axes=(1, 2)) for turns in range(4)]
+    turned += [each[:, :, ::-1] for each in turned]
+    expected = [each.reshape(3, 25) @ weights for each in turned]
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-5)
+    assert int(state["count"]) == 1
+    seen = views.joined(linear, 8)(weights, {}, images, train=True)[0]
+    np.testing.assert_array_equal(seen, linear(weights, {}, images, train=True)[0])
+
+
+@pytest.mark.parametrize("others", [{}, {"average_views": 3}, {"whiten": 0.5}])
+def test_a_run_joins_the_symmetries_that_it_trains_on(rng, others):
+    settings = {**CHARACTERS, "join_symmetries": True, **others}
+    images = jnp.asarray(rng.random((3, 8, 8, 1)), jnp.float32)
+    problem = recipes.load("arcface").build(
+        recipes.load("arcface").Settings(**settings), (8, 8, 1), 5
+    )
+    state = problem.init(KEY)
+    params, kept = state.params["encoder"], state.model_state
+    found = problem.apply(params, kept, images, train=False)[0]
+    assert found.shape == (3, 12)
+    alone = recipes.load("arcface").Settings(**{**CHARACTERS, **others, "whiten": None})
+    single = experiment.encoder(alone, (8, 8, 1)).apply
+    own = {name: leaf for name, leaf in kept.items() if name != "whitening"}
+    for turns in range(4):
+        turned = jnp.rot90(images, turns, axes=(1, 2))
+        part = single(params, own, turned, train=False)[0]
+        np.testing.assert_allclose(found[:, 3 * turns : 3 * turns + 3], part, atol=1e-5)
+
+
+def test_a_bundle_joins_the_symmetries_of_its_run_and_so_does_its_program(rng):
+    settings = {**CHARACTERS, "join_symmetries": True}
+    problem = recipes.load("arcface").build(
+        recipes.load("arcface").Settings(**settings), (8, 8, 1), 5
+    )
+    state = problem.init(KEY)
+    ready = bundle.make(
+        {"recipe": "arcface", "settings": settings, "classes": 5},
+        state.params["encoder"],
+        state.model_state,
+        image_shape=(8, 8, 1),
+    )
+    shown = rng.integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
+    embed = bundle.embedder(ready)
+    parts = embed(shown).reshape(3, 4, 3)
+    turned = embed(np.ascontiguousarray(np.rot90(shown, axes=(1, 2))))
+    np.testing.assert_allclose(
+        np.roll(turned.reshape(3, 4, 3), 1, axis=1), parts, atol=1e-5
+    )
+    program = bundle.export(ready, platforms=["cpu"])
+    np.testing.assert_allclose(program.call(shown), embed(shown), atol=1e-5)
+
+
+def test_symmetries_are_joined_only_if_there_are_some():
+    with pytest.raises(ValueError, match="--symmetries of 4 or 8 with --join-sym"):
+        Settings(symmetries=1, join_symmetries=True)
 
 
 def test_what_has_no_views_is_refused():

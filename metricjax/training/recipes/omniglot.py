@@ -301,9 +301,10 @@ def measure(
     seen = views.of_content("characters", settings.views, size=settings.input_size)
     several = evaluate.embedder(views.averaged(trained.apply, seen), batch=_BATCH)
     few, many = settings.average_views, settings.average_views * settings.views
+    turned = f" x {settings.symmetries}" if settings.join_symmetries else ""
     embedders = {
-        "1 view" if few == 1 else f"{few} views": trained.embed,
-        f"{many} views": functools.partial(several, params, model_state),
+        f"{few} view{'s' * (few > 1)}{turned}": trained.embed,
+        f"{many} views{turned}": functools.partial(several, params, model_state),
     }
     tasks = _tasks(part.unseen)
     runs = None if settings.validation_alphabets else official_runs.find(data_dir)

@@ -307,9 +307,16 @@ def trained_head(trained: run.Trained) -> heads.PairHead:
         trained: what this recipe trained.
 
     Returns:
-        `(x [n, dim], y [n, dim]) -> logits [n]`.
+        `(x [n, dim], y [n, dim]) -> logits [n]`; of embeddings under several
+        symmetries side by side, the mean of the logits of each.
 
     Example:
         >>> head = trained_head(trained)  # doctest: +SKIP
     """
-    return Partial(heads.weighted_l1_logits, params=trained.state.params["head"])
+    return Partial(_mean_logits, params=trained.state.params["head"])
+
+
+def _mean_logits(x: Array, y: Array, params: heads.WeightedL1) -> Array:
+    copies = x.shape[1] // params.weights.shape[0]
+    weights = jnp.tile(params.weights / copies, copies)
+    return heads.weighted_l1_logits(x, y, params._replace(weights=weights))
