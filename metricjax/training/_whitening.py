@@ -2,6 +2,9 @@
 
 The state is the identity in training. Afterwards a run fits it to the images that it
 trained on, and leaves it in a file beside the checkpoints, which it is no part of.
+
+Embeddings of several parts side by side (`views.joined`) are whitened part by part:
+there are too few images to know how the parts vary together.
 """
 
 import os
@@ -10,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -23,12 +27,15 @@ FILE = "whitening.npz"
 _NAME = "whitening"
 
 
-def added(model: encoders.Deferred, dim: int) -> encoders.Deferred:
+def added(model: encoders.Deferred, dim: int, *, parts: int = 1) -> encoders.Deferred:
     """The encoder with a whitening in its state; in training it does nothing."""
 
     def init(key: Array) -> tuple[Any, Any]:
         params, state = model.init(key)
-        return params, with_whitening(state, whitening.identity(dim))
+        same = whitening.identity(dim)
+        return params, with_whitening(
+            state, same if parts == 1 else _stacked([same] * parts)
+        )
 
     def apply(
         params: Any,
@@ -43,10 +50,24 @@ def added(model: encoders.Deferred, dim: int) -> encoders.Deferred:
         )
         whitener = whitening.Whitening(**state[_NAME])
         if not train:
-            embeddings = whitening.apply(whitener, embeddings)
+            embeddings = _whitened(whitener, embeddings)
         return embeddings, with_whitening(own, whitener)
 
     return encoders.Deferred(apply, init)
+
+
+def _whitened(whitener: whitening.Whitening, embeddings: Array) -> Array:
+    """`[n, parts * dim]` by a stack of whitenings, or `[n, dim]` by one."""
+    if whitener.mean.ndim == 1:
+        return whitening.apply(whitener, embeddings)
+    # Not len(embeddings), which an exported program does not know.
+    divided = embeddings.reshape(embeddings.shape[0], *whitener.mean.shape)
+    by_part = jax.vmap(whitening.apply, in_axes=(0, 1), out_axes=1)
+    return by_part(whitener, divided).reshape(embeddings.shape)
+
+
+def _stacked(whiteners: Sequence[whitening.Whitening]) -> whitening.Whitening:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *whiteners)
 
 
 def with_whitening(state: Any, whitener: whitening.Whitening) -> Any:
@@ -82,8 +103,17 @@ def fitted(
     total: float,
 ) -> Any:
     """The encoder's state with the whitening that training examples give."""
-    found = whitening.within_class(embeddings, labels, shrinkage=shrinkage, total=total)
-    return with_whitening(state, found)
+
+    def fit(part: np.ndarray) -> whitening.Whitening:
+        return whitening.within_class(part, labels, shrinkage=shrinkage, total=total)
+
+    *parts, dim = state[_NAME]["mean"].shape
+    if not parts:
+        return with_whitening(state, fit(embeddings))
+    divided = embeddings.reshape(-1, *parts, dim)
+    return with_whitening(
+        state, _stacked([fit(part) for part in divided.swapaxes(0, 1)])
+    )
 
 
 def save(folder: Path, state: Any) -> None:

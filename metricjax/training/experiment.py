@@ -397,11 +397,13 @@ def encoder(settings: Settings, image_shape: tuple[int, ...]) -> encoders.Deferr
     if settings.average_views > 1:
         seen = views.of_content(settings.content, settings.average_views, size=size)
         apply = views.averaged(apply, seen)
-    dim = settings.dim
-    if settings.join_symmetries:
-        apply, dim = views.joined(apply, settings.symmetries), dim * settings.symmetries
+    parts = settings.symmetries if settings.join_symmetries else 1
+    if parts > 1:
+        apply = views.joined(apply, parts)
     model = model._replace(apply=apply)
-    return model if settings.whiten is None else _whitening.added(model, dim)
+    if settings.whiten is None:
+        return model
+    return _whitening.added(model, settings.dim, parts=parts)
 
 
 def check_square(settings: Settings, image_shape: tuple[int, ...]) -> None:

@@ -17,6 +17,9 @@ __all__ = [
 
 Encoder = Literal["resnet", "convnet", "mlp", "linear", "koch"]
 
+# The mirror image of a photo is of its own class.
+_SYMMETRIES = {"characters": (1, 4, 8), "photos": (1, 4)}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -111,7 +114,8 @@ class Settings:
     """At most so many images of a set are evaluated, evenly spread over it."""
 
     symmetries: Literal[1, 4, 8] = 8
-    """Classes made of one: 4 by quarter turns, 8 by mirror images too, 1 as it is."""
+    """Classes made of one: 4 by quarter turns, 8 by mirror images too, 1 as it is. Of
+    photos 4 at most: they are mirrored at random, and stay what they are."""
 
     augmentation: float = 1.5
     """Strength of random affine maps; at 1 they turn images by up to 15 degrees."""
@@ -207,10 +211,12 @@ class Settings:
                 f"{self.test_classes}; or 0, and images of the training classes to "
                 "test on by --held-out, --test-groups or --own-test."
             )
-        if self.symmetries > 1 and self.content != "characters":
+        known = _SYMMETRIES.get(self.content, (1,))
+        if self.symmetries not in known:
             raise ValueError(
-                f"Expected --symmetries 1 for {self.content}, got {self.symmetries}; "
-                "only characters become new classes when they are turned."
+                f"Expected --symmetries {' or '.join(map(str, known))} for "
+                f"{self.content}, got {self.symmetries}; characters become new classes "
+                "when they are turned or mirrored, photos when they are turned."
             )
         if self.join_symmetries and self.symmetries == 1:
             raise ValueError(

@@ -153,6 +153,11 @@ def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
         >>> image = jnp.array([[1.0, 2.0], [3.0, 4.0]])[None, :, :, None]
         >>> joined(apply, 4)({}, {}, image, train=False)[0].tolist()
         [[1.0, 2.0, 2.0, 4.0, 4.0, 3.0, 3.0, 1.0]]
+
+    References:
+        Lee, Hwang and Shin, "Self-supervised Label Augmentation via Input
+        Transformations", ICML 2020, arXiv:1910.05872, whose aggregated inference takes
+        the mean of the logits of turned images.
     """
 
     def encoder(

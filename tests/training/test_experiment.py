@@ -195,9 +195,12 @@ def test_the_residual_net_pools_spectrograms_over_time_and_nothing_else():
     assert (sizes("photos", 32), sizes("photos", 64)) == ((256, 3), (512, 3))
 
 
-def test_only_characters_become_new_classes_when_they_are_turned():
-    with pytest.raises(ValueError, match="Expected --symmetries 1 for photos, got 8"):
+def test_only_characters_become_new_classes_when_they_are_mirrored():
+    with pytest.raises(ValueError, match="--symmetries 1 or 4 for photos, got 8"):
         Settings(content="photos")
+    assert Settings(content="photos", symmetries=4).symmetries == 4
+    with pytest.raises(ValueError, match="--symmetries 1 for spectrograms, got 4"):
+        Settings(content="spectrograms", symmetries=4)
 
 
 def test_counts_are_compared_by_their_profile():

@@ -77,6 +77,29 @@ def test_training_is_the_same_and_embeddings_are_those_of_the_training_images_wh
     assert thresholds[0] != thresholds[1]
 
 
+def test_symmetries_side_by_side_are_whitened_each_by_itself(tmp_path):
+    joined = {"symmetries": 4, "join_symmetries": True}
+    bare, plan, _ = tmp_path / "bare", *execute(tmp_path / "bare", **joined)
+    out = tmp_path / "whitened"
+    execute(out, whiten=0.3, whiten_total=0.2, **joined)
+    part = plan.splits[0]
+    known, unseen = (
+        embedded(bare, images).reshape(-1, 4, 6)
+        for images in (part.train.images, part.tested.images)
+    )
+    found = embedded(out, part.tested.images).reshape(-1, 4, 6)
+    for k in range(4):
+        whitener = whitening.within_class(
+            known[:, k], part.train.labels, shrinkage=0.3, total=0.2
+        )
+        expected = whitening.apply(whitener, unseen[:, k])
+        np.testing.assert_allclose(found[:, k], expected, rtol=1e-3, atol=1e-4)
+    saved = bundle.embedder(bundle.from_run(out))
+    raw = found.reshape(-1, 24)[:5]
+    expected = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(saved(part.tested.images[:5]), expected, atol=1e-4)
+
+
 def test_a_bundle_has_it(whitened, tmp_path):
     out, plan, _ = whitened
     images = plan.splits[0].unseen.images[:5]
