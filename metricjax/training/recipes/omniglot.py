@@ -290,7 +290,8 @@ def measure(
 
     Returns:
         Errors of tasks within all alphabets of the test and, unless it is a
-        validation, of the official runs where their file is found.
+        validation, of the official runs where their file is found. "x 8" are views
+        under each of 8 symmetries, side by side.
 
     Example:
         >>> errors = measure(settings, part, trained, data_dir=None)  # doctest: +SKIP
