@@ -221,7 +221,7 @@ class Settings:
         if self.join_symmetries and self.symmetries == 1:
             raise ValueError(
                 "Expected --symmetries of 4 or 8 with --join-symmetries, got 1: there "
-                "is nothing to join; leave it out."
+                "is nothing to join; give --no-join-symmetries."
             )
         if self.average_views > 1 and self.content not in ("characters", "photos"):
             raise ValueError(
