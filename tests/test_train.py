@@ -39,6 +39,7 @@ TINY = {
     "omniglot": [*FLAT, "--data", "digits", "--test-classes", "3"],
     "omniglot_koch": [*FLAT, *KOCH, "--data", "digits", "--test-classes", "3"],
     "omniglot_large": [*FLAT, "--data", "digits", "--test-classes", "3"],
+    "omniglot_largest": [*FLAT, "--data", "digits", "--test-classes", "3"],
     "proxy_anchor": [*FLAT, "--batch", "16"],
     "siamese": [*SMALL, "--pairs", "8"],
     "simclr": [*FLAT, "--batch", "16"],
@@ -53,6 +54,7 @@ SETS = {
     "omniglot": {"unseen"},
     "omniglot_koch": {"unseen"},
     "omniglot_large": {"unseen"},
+    "omniglot_largest": {"unseen"},
 }
 # How many measures beside those of all recipes.
 FURTHER = {
