@@ -4,6 +4,14 @@ Command, with the files of Omniglot in DIR/omniglot:
 
     python train.py --recipe omniglot-largest --data-dir DIR
 
+Measured, one run of 2,816,000 images (124 minutes of one core at 420 images/s or less),
+looked at once on the official runs: error of the official runs 0.8 % with one view
+under each of 8 symmetries and 1.0 % with 3, of tasks within all alphabets 7.72 and 7.53
+%; Recall@1 among all 13,180 images 0.924 (raw pixels 0.283). The same net with
+`--no-join-symmetries --views 15`: 1.8 and 1.3 % with one view and with 15, 8.93 and
+8.19 % within all alphabets, Recall@1 0.918. With 400 trials, 1 % is uncertain by 1
+point.
+
 Chosen on 6 background alphabets held out, with 16 channels and 1,203,000 images: error
 of tasks within all of them 6.4 % with one view and 8 symmetries as classes, 6.8 % with
 4; with these side by side in the test 5.7 and 5.8 %. (518,000 images, 4 symmetries: 7.4
