@@ -108,17 +108,7 @@ def averaged(apply: encoders.Apply, views: Sequence[View]) -> encoders.Apply:
         [[0.7070000171661377, 0.7070000171661377]]
     """
 
-    def encoder(
-        params: Any,
-        state: Any,
-        images: ArrayLike,
-        *,
-        train: bool,
-        key: Array | None = None,
-    ) -> tuple[Array, Any]:
-        if train:
-            return apply(params, state, images, train=True, key=key)
-        images = encoders.as_float(images)
+    def embed(params: Any, state: Any, images: Array, key: Array | None) -> Any:
         seen = jnp.concatenate([view(images) for view in views])
         embeddings, state = apply(params, state, seen, train=False, key=key)
         unit = numerics.l2_normalize(embeddings)
@@ -126,7 +116,7 @@ def averaged(apply: encoders.Apply, views: Sequence[View]) -> encoders.Apply:
         parts = unit.reshape(len(views), images.shape[0], unit.shape[-1])
         return numerics.l2_normalize(parts.sum(axis=0)), state
 
-    return encoder
+    return _in_the_test(apply, embed)
 
 
 def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
@@ -160,6 +150,23 @@ def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
         the mean of the logits of turned images.
     """
 
+    def embed(params: Any, state: Any, images: Array, key: Array | None) -> Any:
+        def embedded(which: Array) -> Array:
+            turned = augment.symmetry(images, jnp.full(images.shape[0], which))
+            return apply(params, state, turned, train=False, key=key)[0]
+
+        parts = jax.lax.map(embedded, jnp.arange(symmetries))
+        length = symmetries * parts.shape[-1]
+        return jnp.moveaxis(parts, 0, 1).reshape(images.shape[0], length), state
+
+    return _in_the_test(apply, embed)
+
+
+def _in_the_test(
+    apply: encoders.Apply, embed: Callable[[Any, Any, Array, Array | None], Any]
+) -> encoders.Apply:
+    """In training as before; in the test `embed(params, state, images, key)`."""
+
     def encoder(
         params: Any,
         state: Any,
@@ -170,16 +177,6 @@ def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
     ) -> tuple[Array, Any]:
         if train:
             return apply(params, state, images, train=True, key=key)
-        images = encoders.as_float(images)
-
-        def embedded(which: Array) -> Array:
-            turned = augment.symmetry(images, jnp.full(images.shape[0], which))
-            return apply(params, state, turned, train=False, key=key)[0]
-
-        parts = jax.lax.map(embedded, jnp.arange(symmetries))
-        side_by_side = jnp.moveaxis(parts, 0, 1)
-        return side_by_side.reshape(
-            images.shape[0], symmetries * parts.shape[-1]
-        ), state
+        return embed(params, state, encoders.as_float(images), key)
 
     return encoder

@@ -110,18 +110,22 @@ def test_views_have_the_size_that_the_encoder_sees(images):
     assert model.apply(params, state, images, train=False)[0].shape == (5, 3)
 
 
-def test_a_bundle_embeds_in_the_views_of_its_run_and_so_does_its_program(rng):
-    settings = {**FLAT, "average_views": 4}
+def bundled(settings, image_shape):
+    """A bundle of recipe arcface, untrained."""
     problem = recipes.load("arcface").build(
-        recipes.load("arcface").Settings(**settings), (12, 10, 1), 5
+        recipes.load("arcface").Settings(**settings), image_shape, 5
     )
     state = problem.init(KEY)
-    ready = bundle.make(
+    return bundle.make(
         {"recipe": "arcface", "settings": settings, "classes": 5},
         state.params["encoder"],
         state.model_state,
-        image_shape=(12, 10, 1),
+        image_shape=image_shape,
     )
+
+
+def test_a_bundle_embeds_in_the_views_of_its_run_and_so_does_its_program(rng):
+    ready = bundled({**FLAT, "average_views": 4}, (12, 10, 1))
     shown = rng.integers(0, 256, (3, 12, 10, 1), dtype=np.uint8)
     embed = bundle.embedder(ready)
     np.testing.assert_allclose(embed(shown[:, :, ::-1]), embed(shown), atol=1e-5)
@@ -165,26 +169,15 @@ def test_a_run_joins_the_symmetries_that_it_trains_on(rng, others):
 
 
 def test_a_bundle_joins_the_symmetries_of_its_run_and_so_does_its_program(rng):
-    settings = {**CHARACTERS, "join_symmetries": True}
-    problem = recipes.load("arcface").build(
-        recipes.load("arcface").Settings(**settings), (8, 8, 1), 5
-    )
-    state = problem.init(KEY)
-    ready = bundle.make(
-        {"recipe": "arcface", "settings": settings, "classes": 5},
-        state.params["encoder"],
-        state.model_state,
-        image_shape=(8, 8, 1),
-    )
+    ready = bundled({**CHARACTERS, "join_symmetries": True}, (8, 8, 1))
     shown = rng.integers(0, 256, (3, 8, 8, 1), dtype=np.uint8)
     embed = bundle.embedder(ready)
-    parts = embed(shown).reshape(3, 4, 3)
+    found = embed(shown)
     turned = embed(np.ascontiguousarray(np.rot90(shown, axes=(1, 2))))
-    np.testing.assert_allclose(
-        np.roll(turned.reshape(3, 4, 3), 1, axis=1), parts, atol=1e-5
-    )
+    again = np.roll(turned.reshape(3, 4, 3), 1, axis=1).reshape(3, 12)
+    np.testing.assert_allclose(again, found, atol=1e-5)
     program = bundle.export(ready, platforms=["cpu"])
-    np.testing.assert_allclose(program.call(shown), embed(shown), atol=1e-5)
+    np.testing.assert_allclose(program.call(shown), found, atol=1e-5)
 
 
 def test_symmetries_are_joined_only_if_there_are_some():
