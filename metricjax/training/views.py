@@ -130,12 +130,17 @@ def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
 
     Args:
         apply: the encoder f, see `metricjax.encoders.Apply`.
-        symmetries: how many; see `metricjax.data.augment.symmetry`. They are encoded
-            one after the other, in the memory of one.
+        symmetries: how many, 1 to 8; see `metricjax.data.augment.symmetry`. They are
+            encoded one after the other, in the memory of one.
 
     Returns:
-        The encoder, with the same parameters and state; its embeddings are so many
-        times as long.
+        The encoder, with the same parameters and state: `[batch, dim]` embeddings of
+        square images `[batch, size, size, channels]` become
+        `[batch, symmetries * dim]`.
+
+    Raises:
+        ValueError: if there are not so many symmetries; from the encoder, if images are
+            not square.
 
     Example:
         >>> def apply(params, state, images, *, train, key=None):
@@ -149,6 +154,10 @@ def joined(apply: encoders.Apply, symmetries: int) -> encoders.Apply:
         Transformations", ICML 2020, arXiv:1910.05872, whose aggregated inference takes
         the mean of the logits of turned images.
     """
+    if not 1 <= symmetries <= 8:
+        raise ValueError(
+            f"Expected `symmetries` in 1..8, got {symmetries!r}; a square has eight."
+        )
 
     def embed(params: Any, state: Any, images: Array, key: Array | None) -> Any:
         def embedded(which: Array) -> Array:

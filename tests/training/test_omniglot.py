@@ -48,5 +48,5 @@ def test_errors_are_those_of_each_kind_of_view(folder, monkeypatch, joined, few,
     }
     trained = run.Trained(state, problem.apply, lambda images: embeddings[few])
     found = omniglot.measure(settings, part, trained, data_dir=folder)
-    assert found == pytest.approx(expected, abs=0.01)
+    assert found == pytest.approx(expected, abs=1e-6)
     assert len(set(np.round(list(found.values()), 4))) == 2

@@ -183,6 +183,11 @@ def test_a_bundle_joins_the_symmetries_of_its_run_and_so_does_its_program(rng):
 def test_symmetries_are_joined_only_if_there_are_some():
     with pytest.raises(ValueError, match="--symmetries of 4 or 8 with --join-sym"):
         Settings(symmetries=1, join_symmetries=True)
+    for count in (0, 9):
+        with pytest.raises(ValueError, match=rf"`symmetries` in 1\.\.8, got {count}"):
+            views.joined(linear, count)
+    with pytest.raises(ValueError, match="Expected square images"):
+        views.joined(linear, 4)({}, {}, jnp.zeros((1, 2, 3, 1)), train=False)
 
 
 def test_what_has_no_views_is_refused():
