@@ -1,4 +1,4 @@
-"""Recipe omniglot with a net twice as wide, mirror images as classes too, an hour long.
+"""Recipe omniglot with a net twice as wide, mirror images as classes too, far longer.
 
 Command, with the files of Omniglot in DIR/omniglot:
 
